@@ -1,0 +1,251 @@
+"""UDP on one port for IPv4 and IPv6, as a `UdpPort`.
+
+Sticky sources: every datagram arrives with the local address it was sent to
+(IP_PKTINFO, IPV6_RECVPKTINFO) in its `Endpoint`, and what is sent to that endpoint
+leaves from the same address.  When the address is no longer this host's, the kernel
+refuses it; the datagram is sent again without, and the address stays forgotten until a
+datagram arrives on it.
+
+Receiving never blocks.  Sending waits, but not long: a full socket buffer holds the
+sender back for `SEND_PATIENCE` and is a refusal after that.
+
+Reads and sends one datagram per system call: `wgpy.linux.gso` has the batched twin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from wgpy.protocol.datagram import Datagram
+from wgpy.protocol.endpoint import Endpoint
+
+# Linux numbers that Python 3.11's `socket` does not name.
+IP_PKTINFO: Final = 8
+IP_MTU_DISCOVER: Final = 10
+IP_PMTUDISC_DONT: Final = 0
+SO_RCVBUFFORCE: Final = 33
+SO_SNDBUFFORCE: Final = 32
+
+BUFFER_SIZE: Final = 7 << 20
+"""Bytes asked for in each direction: rides out a scheduling pause at gigabits per second."""
+
+SEND_PATIENCE: Final = struct.pack("ll", 0, 20_000)
+"""SO_SNDTIMEO: 20 ms."""
+
+MAX_DATAGRAM: Final = 65535
+ANCILLARY_SIZE: Final = 128
+PORT_ATTEMPTS: Final = 10
+
+_IN_PKTINFO = struct.Struct("=I4s4s")  # interface, local address, destination of the header
+_IN6_PKTINFO = struct.Struct("=16sI")  # address, interface
+_SOURCE_LOST = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETUNREACH})
+
+AncillaryItem = tuple[int, int, bytes]
+
+
+class LinuxUdp:
+    """Two sockets on one port number; closed until the first `rebind`.
+
+    `port` stays what it was while closed, so ``rebind(udp.port)`` opens again.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.mark = 0
+        self.overflows = 0
+        self._sockets: tuple[socket.socket, ...] = ()
+        self._lost_sources: set[bytes] = set()
+        self._buffer = bytearray(MAX_DATAGRAM)
+
+    def filenos(self) -> Sequence[int]:
+        """Readable when datagrams wait; empty while closed, new after each `rebind`."""
+        return [s.fileno() for s in self._sockets]
+
+    def rebind(self, port: int) -> None:
+        """Listen on `port` (0: the kernel chooses) or raise OSError and stay as before."""
+        if port and port == self.port and self._sockets:
+            return
+        opened = _open_pair(port, self.mark)
+        self.close()
+        self._sockets = opened
+        self.port = opened[0].getsockname()[1]
+
+    def probe(self, port: int) -> None:
+        """Raise the OSError that `rebind` would, and change nothing but the remembered port."""
+        if port:
+            for opened in _open_pair(port, self.mark):
+                opened.close()
+        self.port = port
+
+    def set_mark(self, mark: int) -> None:
+        """SO_MARK on everything sent; 0 is none.  Raises OSError without CAP_NET_ADMIN."""
+        for s in self._sockets:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        self.mark = mark
+
+    def receive(self, limit: int) -> list[Datagram]:
+        """Up to `limit` datagrams that are ready now, half from either family at least."""
+        received: list[Datagram] = []
+        for index, s in enumerate(self._sockets):
+            remaining = len(self._sockets) - index
+            self._receive_from(s, (limit - len(received)) // remaining, received)
+        return received
+
+    def send(self, datagrams: Iterable[Datagram]) -> int:
+        """Send; returns how many the socket refused (unreachable, full, no such family)."""
+        by_length = {4 if s.family == socket.AF_INET else 16: s for s in self._sockets}
+        refused = 0
+        for data, endpoint in datagrams:
+            s = by_length.get(len(endpoint.ip))
+            if s is None or not self._send_one(s, data, endpoint):
+                refused += 1
+        return refused
+
+    def close(self) -> None:
+        """Stop listening; `rebind` opens again."""
+        for s in self._sockets:
+            s.close()
+        self._sockets = ()
+
+    def _receive_from(self, s: socket.socket, limit: int, received: list[Datagram]) -> None:
+        buffer = (self._buffer,)
+        try:
+            for _ in range(limit):
+                size, ancillary, _flags, sender = s.recvmsg_into(
+                    buffer, ANCILLARY_SIZE, socket.MSG_DONTWAIT
+                )
+                endpoint = _endpoint(s.family, sender, ancillary)
+                if self._lost_sources:
+                    self._lost_sources.discard(endpoint.local_ip)
+                received.append(Datagram(bytes(self._buffer[:size]), endpoint))
+        except BlockingIOError:
+            return
+        except OSError:
+            # A pending error of an earlier send (an ICMP answer): the socket is fine.
+            return
+
+    def _send_one(
+        self, s: socket.socket, data: bytes | bytearray | memoryview, endpoint: Endpoint
+    ) -> bool:
+        address = _socket_address(endpoint)
+        source = endpoint.local_ip
+        if source and source not in self._lost_sources:
+            try:
+                s.sendmsg((data,), _source_item(endpoint), 0, address)
+                return True
+            except OSError as error:
+                if error.errno not in _SOURCE_LOST:
+                    return False
+        try:
+            s.sendmsg((data,), (), 0, address)
+        except OSError:
+            return False
+        if source:
+            self._lost_sources.add(source)
+        return True
+
+
+def _open_pair(port: int, mark: int) -> tuple[socket.socket, ...]:
+    """IPv4 and IPv6 sockets on the same port; only one where the other family is off."""
+    for attempt in range(PORT_ATTEMPTS):
+        opened: list[socket.socket] = []
+        try:
+            wanted = port
+            for family in (socket.AF_INET, socket.AF_INET6):
+                s = _open(family, wanted, mark)
+                if s is not None:
+                    opened.append(s)
+                    wanted = s.getsockname()[1]
+            if not opened:
+                raise OSError(errno.EAFNOSUPPORT, "this host has neither IPv4 nor IPv6")
+            return tuple(opened)
+        except OSError as error:
+            for s in opened:
+                s.close()
+            # The kernel chose a port that is free for IPv4 only: let it choose again.
+            if error.errno != errno.EADDRINUSE or port or attempt == PORT_ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _open(family: socket.AddressFamily, port: int, mark: int) -> socket.socket | None:
+    """A bound socket; None where the kernel does not have the family."""
+    try:
+        s = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            return None
+        raise
+    try:
+        _grow_buffers(s)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, SEND_PATIENCE)
+        if mark:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        if family == socket.AF_INET:
+            s.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            # As the kernel's WireGuard: routers on the way may fragment.
+            s.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+            s.bind(("", port))
+        else:
+            s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            s.bind(("::", port))
+    except OSError as error:
+        s.close()
+        if family == socket.AF_INET6 and error.errno == errno.EADDRNOTAVAIL:
+            return None  # disable_ipv6=1
+        raise
+    return s
+
+
+def _grow_buffers(s: socket.socket) -> None:
+    """As large as we may: the FORCE options need CAP_NET_ADMIN, the plain ones are capped."""
+    pairs = ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF))
+    for force, plain in pairs:
+        try:
+            s.setsockopt(socket.SOL_SOCKET, force, BUFFER_SIZE)
+        except OSError:
+            with contextlib.suppress(OSError):
+                s.setsockopt(socket.SOL_SOCKET, plain, BUFFER_SIZE)
+
+
+def _endpoint(
+    family: int, sender: tuple[str, int] | tuple[str, int, int, int], items: list[AncillaryItem]
+) -> Endpoint:
+    """The sender, and the local address the ancillary data names."""
+    local_ip, interface = b"", 0
+    for level, kind, value in items:
+        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+            interface, local_ip, _ = _IN_PKTINFO.unpack(value)
+        elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            local_ip, interface = _IN6_PKTINFO.unpack(value)
+    if family == socket.AF_INET:
+        return Endpoint(socket.inet_aton(sender[0]), sender[1], 0, local_ip, interface)
+    host = sender[0].partition("%")[0]
+    scope = sender[3] if len(sender) == 4 else 0
+    return Endpoint(socket.inet_pton(family, host), sender[1], scope, local_ip, interface)
+
+
+def _socket_address(endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
+    if len(endpoint.ip) == 4:
+        return socket.inet_ntoa(endpoint.ip), endpoint.port
+    host = socket.inet_ntop(socket.AF_INET6, endpoint.ip)
+    return host, endpoint.port, 0, endpoint.scope_id
+
+
+def _source_item(endpoint: Endpoint) -> tuple[AncillaryItem]:
+    """Leave from the endpoint's local address; routing still chooses the interface.
+
+    Only an IPv6 link-local source needs its interface named.
+    """
+    source = endpoint.local_ip
+    if len(source) == 4:
+        return ((socket.IPPROTO_IP, IP_PKTINFO, _IN_PKTINFO.pack(0, source, bytes(4))),)
+    link_local = source[0] == 0xFE and source[1] & 0xC0 == 0x80
+    interface = endpoint.local_ifindex if link_local else 0
+    return ((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _IN6_PKTINFO.pack(source, interface)),)
