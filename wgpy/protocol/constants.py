@@ -42,7 +42,6 @@ PADDING_MULTIPLE: Final = 16
 
 # Not in the paper: what the kernel and wireguard-go agree on.
 MAX_STAGED_PACKETS: Final = 128
-MAX_PEERS: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

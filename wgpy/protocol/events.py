@@ -73,7 +73,7 @@ class CookieReceived(Event):
 
 @dataclass(frozen=True, slots=True)
 class KeepaliveSent(Event):
-    persistent: bool
+    pass
 
 
 @dataclass(frozen=True, slots=True)

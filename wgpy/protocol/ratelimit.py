@@ -1,0 +1,75 @@
+"""Who may make us compute a handshake while under load: token buckets per source (§5.3).
+
+Asked only after mac2 proved that the source address is real.  Numbers as the kernel:
+20 a second, bursts of 5, an IPv6 source counts as its /64.  A bucket that filled up again
+is forgotten, so the table holds at most the sources of the last quarter second.
+"""
+
+from __future__ import annotations
+
+from wgpy.protocol.constants import NS
+
+_SWEEP_INTERVAL = NS
+_IPV6_NETWORK_BYTES = 8
+
+
+class RateLimiter:
+    """`rate` tokens a second, at most `burst` saved up, for each source."""
+
+    __slots__ = ("_buckets", "_capacity", "_cost", "_swept_at")
+
+    def __init__(self, rate: int, burst: int) -> None:
+        # A bucket is kept as the time in ns it has saved; one message costs `_cost` of it.
+        self._cost = NS // rate
+        self._capacity = self._cost * burst
+        self._buckets: dict[bytes, tuple[int, int]] = {}
+        self._swept_at = 0
+
+    def allow(self, ip: bytes, now: int) -> bool:
+        """Whether a message from packed address `ip` may be processed at `now` (ns)."""
+        if now - self._swept_at > _SWEEP_INTERVAL:
+            self._sweep(now)
+        source = ip if len(ip) == 4 else ip[:_IPV6_NETWORK_BYTES]
+        saved, since = self._buckets.get(source, (self._capacity, now))
+        saved = min(self._capacity, saved + now - since)
+        allowed = saved >= self._cost
+        self._buckets[source] = (saved - self._cost if allowed else saved, now)
+        return allowed
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def _sweep(self, now: int) -> None:
+        self._buckets = {
+            source: (saved, since)
+            for source, (saved, since) in self._buckets.items()
+            if saved + now - since < self._capacity
+        }
+        self._swept_at = now
+
+
+class LoadMeter:
+    """Decides "under load" (§5.3) with a leaky bucket of handshake messages.
+
+    See `Parameters.under_load_backlog` for the rule.
+    """
+
+    __slots__ = ("_backlog", "_drain_ns", "_hold", "_level", "_loaded_until", "_updated_at")
+
+    def __init__(self, backlog: int, drain_per_second: int, hold: int) -> None:
+        self._backlog = backlog
+        self._drain_ns = NS // drain_per_second
+        self._hold = hold
+        self._level = 0  # in ns of drain time
+        self._updated_at = 0
+        self._loaded_until = -1
+
+    def note(self, now: int) -> bool:
+        """Count one handshake message with a valid mac1; whether we are under load."""
+        self._level = max(0, self._level - (now - self._updated_at)) + self._drain_ns
+        self._updated_at = now
+        # Capped, so that the state ends soon after the pressure does.
+        self._level = min(self._level, 2 * self._backlog * self._drain_ns)
+        if self._level >= self._backlog * self._drain_ns:
+            self._loaded_until = now + self._hold
+        return now <= self._loaded_until
