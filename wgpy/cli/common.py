@@ -1,0 +1,41 @@
+"""What several commands share: JSON output, the --json option, the guard for key files."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def json_option(function: _F) -> _F:
+    """The --json flag, as parameter ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
+        function
+    )
+
+
+def echo_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def note(text: str) -> None:
+    """A remark on stderr: it never mixes with what a pipe reads."""
+    click.echo(click.style(text, fg="yellow"), err=True)
+
+
+def warn_if_world_readable() -> None:
+    """A secret goes to stdout: warn when that is a file that everybody can read."""
+    try:
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+    except (OSError, ValueError):
+        return
+    if stat.S_ISREG(mode) and mode & 0o007:
+        note("warning: writing a secret to a file that everybody can read (try `umask 077`)")

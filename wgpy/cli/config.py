@@ -1,0 +1,91 @@
+"""`wgpy config check`: every mistake in a wg-quick file, with its place and the fix."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wgpy.cli.common import echo_json, json_option
+from wgpy.config import ConfigError, Problem, parse_config
+
+
+@click.group()
+def config() -> None:
+    """Check configuration files."""
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@json_option
+def check(file: Path, as_json: bool) -> None:
+    """Check a wg-quick file and tell every mistake in it.
+
+    FILE may be - for standard input.  Exit code 0: the file can be used (there may be
+    remarks); 1: it cannot.  No key is ever printed.
+    """
+    text = read_text(file)
+    try:
+        problems = parse_config(text, file=str(file)).notes
+        valid = True
+    except ConfigError as error:
+        problems, valid = error.problems, False
+    if as_json:
+        document = {"file": str(file), "valid": valid, "problems": [as_dict(p) for p in problems]}
+        echo_json(document)
+    else:
+        for problem in problems:
+            click.echo(render(problem, str(file)))
+        errors = sum(not problem.note for problem in problems)
+        remarks = len(problems) - errors
+        click.echo(summary(str(file), errors, remarks))
+    sys.exit(0 if valid else 1)
+
+
+def read_text(file: Path) -> str:
+    """The file's text; what is no UTF-8 is refused with its place."""
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from error
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        column = error.start - raw.rfind(b"\n", 0, error.start)
+        raise click.ClickException(
+            f"{file}:{line}:{column}: byte 0x{raw[error.start]:02x} is not UTF-8 text"
+        ) from error
+
+
+def as_dict(problem: Problem) -> dict[str, Any]:
+    """A problem as JSON shows it."""
+    return {
+        "line": problem.line,
+        "column": problem.column,
+        "severity": "note" if problem.note else "error",
+        "message": problem.message,
+        "text": problem.text,
+        "fix": problem.fix,
+    }
+
+
+def render(problem: Problem, file: str) -> str:
+    """A problem for people: place, what is wrong, the fix."""
+    kind = click.style("note", fg="cyan") if problem.note else click.style("error", fg="red")
+    place = click.style(f"{file}:{problem.line}:{problem.column}", bold=True)
+    what = f": {problem.text}" if problem.text else ""
+    text = f"{place}: {kind}: {problem.message}{what}"
+    if problem.fix:
+        text += f"\n    {click.style('fix', fg='green')}: {problem.fix}"
+    return text
+
+
+def summary(file: str, errors: int, remarks: int) -> str:
+    """The last line: how it went."""
+    notes = f", {remarks} note{'s' * (remarks != 1)}" if remarks else ""
+    if errors:
+        return click.style(f"{file}: {errors} error{'s' * (errors != 1)}{notes}", fg="red")
+    return click.style(f"{file}: can be used{notes}", fg="green")

@@ -1,0 +1,114 @@
+"""The `wgpy` program: finds its commands by name and imports only the one that is asked for.
+
+Commands of this package are listed in `COMMANDS`; those of the packages above join
+through the entry points of group ``wgpy.commands``.  Exit codes: 0 done, 1 it failed,
+2 the command line was wrong.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
+from typing import Final
+
+import click
+
+PLUGIN_GROUP: Final = "wgpy.commands"
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "config": ("wgpy.cli.config:config", "Check configuration files."),
+    "down": ("wgpy.cli.down:down", "Take a tunnel down again."),
+    "genkey": ("wgpy.cli.genkey:genkey", "Print a new private key."),
+    "genpsk": ("wgpy.cli.genpsk:genpsk", "Print a new preshared key."),
+    "ping": ("wgpy.cli.ping:ping", "Test a peer at three layers: UDP, WireGuard, inner IP."),
+    "pubkey": ("wgpy.cli.pubkey:pubkey", "Print the public key of a private key."),
+    "show": ("wgpy.cli.show:show", "Show interfaces, peers, timers and drops."),
+    "up": ("wgpy.cli.up:up", "Set a tunnel up from a wg-quick file."),
+}
+"""Name of each command, where it is, and its line in ``wgpy --help``."""
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=PLUGIN_GROUP)}
+
+
+def _plugin_help(point: EntryPoint) -> str:
+    """First line of the plug-in's module docstring, read without running the module."""
+    try:
+        spec = importlib.util.find_spec(point.module)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(point.module)
+        docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text()))
+    except (ImportError, OSError, SyntaxError, ValueError):
+        return f"(cannot be loaded: {point.module})"
+    return (docstring or f"From package {point.module.partition('.')[0]}.").partition("\n")[0]
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are invoked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """All names, of this package and of plug-ins."""
+        return sorted(COMMANDS.keys() | _plugins().keys())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the command; None for a name that nobody knows."""
+        if cmd_name in COMMANDS:
+            module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+            loaded = getattr(importlib.import_module(module), attribute)
+        elif point := _plugins().get(cmd_name):
+            try:
+                loaded = point.load()
+            except (ImportError, AttributeError) as error:
+                message = f"command {cmd_name} cannot be loaded: {error}"
+                raise click.ClickException(message) from error
+        else:
+            return None
+        if not isinstance(loaded, click.Command):
+            raise click.ClickException(f"command {cmd_name} is no click command: {loaded!r}")
+        return loaded
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click, with "did you mean" for a name that nobody knows."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if not close or "Did you mean" in error.message:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """One line per command, without importing any."""
+        lines = {name: line for name, (_, line) in COMMANDS.items()}
+        lines |= {name: _plugin_help(point) for name, point in _plugins().items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(lines.items()))
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"wgpy {version('wgpy')}")
+        ctx.exit()
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def main() -> None:
+    """WireGuard in pure Python: keys, tunnels, and what goes on inside them.
+
+    Every command takes --json where a program shall read the answer, and --help.
+    """
