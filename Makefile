@@ -1,24 +1,32 @@
-# Everything runs in .venv, made from pyproject.toml when missing or older.
+# `make demo` and `make test` set up what is missing: Debian packages (as root), then
+# .venv, made from pyproject.toml when missing or older.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint packages demo-packages clean
 
-demo: $(VENV)/ready
+demo: demo-packages $(VENV)/ready
 	@$(BIN)/wgpy demo
 
-test: lint
-	@$(BIN)/pytest -n auto
+test: packages lint
+	@echo "running the tests"
+	@$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-$(VENV)/ready: pyproject.toml
+packages:
+	@bash .ci/install-packages packages
+
+demo-packages:
+	@bash .ci/install-packages demo-packages
+
+$(VENV)/ready: pyproject.toml | demo-packages
 	@echo "setting up $(VENV)"
-	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --editable '.[test]'
 	@touch $@
 
