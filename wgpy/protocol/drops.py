@@ -49,6 +49,7 @@ class DropReason(Enum):
     UNENCRYPTED_TRAFFIC = "traffic between pods would leave unencrypted"
     SOURCE_NOT_ON_NODE = "inner source is not known to live on the sending node"
     PLAINTEXT_INGRESS = "pod traffic arrived outside the tunnel"
+    POLICY_NOT_LOADED = "the policy has no table yet: nothing passes"
     POLICY_DENIED = "the policy refuses this packet"
 
     # The edges: sockets and the TUN device.

@@ -1,0 +1,88 @@
+"""What the strict table is told besides nodes and entries, and the check of overlaps.
+
+A frozen value: changing anything means a new one, which the table takes as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from strict.labels import Selector
+from strict.nodes import CONTROL_PLANE_LABEL, Node
+from wgpy.protocol.endpoint import AddressBytes, Prefix, format_address
+
+ETCD_PORTS: Final = (2379, 2380)
+
+
+class Mode(Enum):
+    """What happens to pod traffic whose destination nobody knows."""
+
+    DEFAULT = "default"
+    """It leaves in plaintext, as in Cilium."""
+    STRICT = "strict"
+    """It is dropped."""
+
+
+class OverlapRefused(ValueError):
+    """Node addresses inside the pod CIDRs: strict mode would cut the node off."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableConfig:
+    """The settings of one node's table; validated when built."""
+
+    node: str
+    """This node's own name."""
+    mode: Mode = Mode.STRICT
+    pod_cidrs: tuple[Prefix, ...] = ()
+    node_cidrs: tuple[Prefix, ...] = ()
+    ingress: bool = True
+    node_encryption: bool = False
+    node_encryption_opt_out: Selector = field(default_factory=Selector)
+    control_plane: tuple[Prefix, ...] = ()
+    """Control-plane addresses besides the nodes that carry the label."""
+    etcd_ports: tuple[int, ...] = ETCD_PORTS
+    allow_remote_node_identities: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises `OverlapRefused`; ValueError when strict mode has no pod CIDRs."""
+        if self.mode is Mode.STRICT and not self.pod_cidrs:
+            raise ValueError(
+                "strict mode needs pod_cidrs: it could not tell pods from the world without them"
+            )
+        if self.allow_remote_node_identities or self.mode is Mode.DEFAULT:
+            return
+        for cidr in self.node_cidrs:
+            if cidr.overlaps(self.pod_cidrs):
+                raise OverlapRefused(_overlap(f"node CIDR {cidr}", self.pod_cidrs))
+
+    def check_node(self, node: Node) -> None:
+        """Raises `OverlapRefused` for a node that lives inside the pod CIDRs."""
+        if self.allow_remote_node_identities or self.mode is Mode.DEFAULT:
+            return
+        for address in node.addresses:
+            if self.is_pod(address):
+                what = f"address {format_address(address)} of node {node.name!r}"
+                raise OverlapRefused(_overlap(what, self.pod_cidrs))
+
+    def is_pod(self, address: AddressBytes) -> bool:
+        """Whether the pod CIDRs hold a packed address."""
+        return any(address in cidr for cidr in self.pod_cidrs)
+
+    def is_control_plane(self, address: AddressBytes, node: Node | None) -> bool:
+        """By label or by address."""
+        if node is not None and CONTROL_PLANE_LABEL in node.labels:
+            return True
+        return any(address in prefix for prefix in self.control_plane)
+
+
+def _overlap(what: str, pod_cidrs: tuple[Prefix, ...]) -> str:
+    pods = ", ".join(map(str, pod_cidrs))
+    return (
+        f"{what} overlaps the pod CIDRs ({pods}). This will cause the node to drop all traffic "
+        "to and from its fellow nodes: strict mode cannot tell nodes from pods. Choose other "
+        "CIDRs, or set allow_remote_node_identities to let known node addresses through in "
+        "plaintext"
+    )

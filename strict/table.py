@@ -1,0 +1,268 @@
+"""The strict table: what happens to a packet, from mode, CIDRs, ipcache and nodes.
+
+Pure and generation-counted.  `decide` and `decide_ingress` are the verdict table of
+docs/strict-mode.md read from top to bottom, the same for IPv4 and IPv6; they judge
+addresses, not protocols, but for the etcd exception of row 9, which reads TCP ports.
+
+Invariants: no row gives PLAINTEXT to a packet from the pod CIDRs to the pod CIDRs in
+strict mode, unless it stays on this node or goes to a known node's own address that
+`allow_remote_node_identities` lets live there.  A table without settings drops all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from strict import headers
+from strict.ipcache import Entry, Ipcache, Source
+from strict.nodes import Node, NodeRegistry
+from strict.settings import Mode, TableConfig
+from strict.verdicts import (
+    MALFORMED,
+    NOT_LOADED,
+    NOT_ON_NODE,
+    PLAINTEXT_THIS_TIME,
+    UNENCRYPTED,
+    UNENCRYPTED_THIS_TIME,
+    Decision,
+    Rule,
+)
+from wgpy.protocol.endpoint import (
+    AddressBytes,
+    AddressFormatError,
+    Prefix,
+    format_address,
+    parse_address,
+)
+from wgpy.protocol.keys import PublicKey
+from wgpy.protocol.policy import ACCEPT, ENCRYPT, PLAINTEXT, Buffer, Verdict
+
+
+class Kind(Enum):
+    """What an address is to the cluster."""
+
+    POD = "pod"
+    NODE = "node"
+    WORLD = "world"
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an address is: the node behind it (None: unknown) and what said so."""
+
+    node: Node | None
+    reference: str = ""
+    entry: Entry | None = None
+    cidr: Prefix | None = None
+
+
+class StrictTable:
+    """One node's table; implements `wgpy.protocol.policy.PacketPolicy`."""
+
+    __slots__ = ("config", "generation", "ipcache", "nodes")
+
+    def __init__(self, config: TableConfig | None = None, generation: int = 0) -> None:
+        self.config = config
+        self.ipcache = Ipcache()
+        self.nodes = NodeRegistry()
+        self.generation = generation
+
+    # Changes.  Each counts the generation up only when an answer may be another now.
+
+    def configure(self, config: TableConfig) -> None:
+        """Take new settings; raises `OverlapRefused` when a known node does not fit them."""
+        for node in self.nodes:
+            config.check_node(node)
+        self.config = config
+        self.generation += 1
+
+    def upsert_entry(self, entry: Entry) -> None:
+        """Raises `IpcacheFull` or ValueError."""
+        if self.ipcache.upsert(entry):
+            self.generation += 1
+
+    def delete_entry(self, prefix: Prefix, source: Source) -> None:
+        if self.ipcache.delete(prefix, source):
+            self.generation += 1
+
+    def upsert_node(self, node: Node) -> None:
+        """Raises `NodeRefused` or `OverlapRefused`."""
+        if self.config is not None:
+            self.config.check_node(node)
+        if self.nodes.upsert(node):
+            self.generation += 1
+
+    def delete_node(self, name: str) -> None:
+        if self.nodes.delete(name):
+            self.generation += 1
+
+    # The policy port.
+
+    def egress(self, source: bytes, destination: bytes, packet: Buffer) -> Verdict:
+        """See `decide`."""
+        return self.decide(source, destination, packet).verdict
+
+    def ingress(
+        self, source: bytes, destination: bytes, peer: PublicKey, packet: Buffer  # noqa: ARG002
+    ) -> Verdict:
+        """See `decide_ingress`."""
+        return self.decide_ingress(source, peer).verdict
+
+    def malformed(self, packet: Buffer) -> Verdict:  # noqa: ARG002
+        """Row 1."""
+        return self.decide_malformed().verdict
+
+    # The verdict table.
+
+    def decide_malformed(self) -> Decision:
+        """Row 1: Cilium fails open, strict mode fails closed."""
+        if self.config is None:
+            return Decision(Rule.NOT_LOADED, NOT_LOADED)
+        open_ = self.config.mode is Mode.DEFAULT
+        return Decision(Rule.MALFORMED, PLAINTEXT if open_ else MALFORMED)
+
+    def decide(
+        self, source: AddressBytes, destination: AddressBytes, packet: Buffer = b""
+    ) -> Decision:
+        """Rows 2 to 9.  Without `packet` the etcd exception of row 9 does not apply."""
+        config = self.config
+        if config is None:
+            return Decision(Rule.NOT_LOADED, NOT_LOADED, "the table: no settings were loaded yet")
+        kind, source_kind = self.kind(destination), self.kind(source)
+        place = self._place(destination, kind)
+        if place.node is not None and place.node.name == config.node:
+            return _decision(Rule.LOCAL, PLAINTEXT, place)
+        if kind is Kind.NODE or (source_kind is Kind.NODE and _is_inside(kind, place)):
+            if source_kind is Kind.WORLD:
+                return _decision(Rule.OUTSIDE, PLAINTEXT, place)
+            return self._decide_node(config, source, destination, place, packet)
+        if place.node is not None and place.node.public_key is not None and _encrypts(place):
+            rule = Rule.KNOWN_ENDPOINT if place.entry is not None else Rule.KNOWN_POD_CIDR
+            return _decision(rule, ENCRYPT, place)
+        if _is_inside(kind, place):
+            verdict = UNENCRYPTED if config.mode is Mode.STRICT else PLAINTEXT
+            return _decision(Rule.UNKNOWN_POD, verdict, place, _missing(destination, place))
+        return _decision(Rule.OUTSIDE, PLAINTEXT, place)
+
+    def _decide_node(
+        self,
+        config: TableConfig,
+        source: AddressBytes,
+        destination: AddressBytes,
+        place: _Place,
+        packet: Buffer,
+    ) -> Decision:
+        """Rows 7 to 9: at least one side is a node, the other a node or a pod."""
+        source_node = self._place(source, self.kind(source)).node
+        if not config.node_encryption or any(
+            self.opted_out(node) for node in (self.nodes.get(config.node), source_node, place.node)
+        ):
+            return _decision(Rule.NODE_PLAINTEXT, PLAINTEXT, place)
+        if place.node is not None and place.node.public_key is not None and _encrypts(place):
+            return _decision(Rule.NODE_ENCRYPTED, ENCRYPT, place)
+        missing = _missing(destination, place)
+        if config.mode is Mode.DEFAULT:
+            return _decision(Rule.NODE_UNKNOWN, PLAINTEXT, place, missing)
+        ours = config.is_control_plane(source, self.nodes.at(source))
+        theirs = config.is_control_plane(destination, self.nodes.at(destination))
+        if not (ours or theirs):
+            return _decision(Rule.NODE_UNKNOWN, UNENCRYPTED, place, missing)
+        ports = headers.tcp_ports(packet)
+        etcd = ports is not None and (
+            (ours and ports[0] in config.etcd_ports) or (theirs and ports[1] in config.etcd_ports)
+        )
+        verdict = PLAINTEXT_THIS_TIME if etcd else UNENCRYPTED_THIS_TIME
+        return _decision(Rule.NODE_UNKNOWN, verdict, place, missing)
+
+    def decide_ingress(self, source: AddressBytes, peer: PublicKey) -> Decision:
+        """The inner source must live on the node whose key the tunnel proved."""
+        if self.config is None:
+            return Decision(Rule.NOT_LOADED, NOT_LOADED, "the table: no settings were loaded yet")
+        place = self._place(source, self.kind(source))
+        if self.config.mode is Mode.DEFAULT:
+            return _decision(Rule.INGRESS, ACCEPT, place)
+        sender = self.nodes.with_key(peer)
+        if place.node is None and not place.reference and sender is not None:
+            carried = next((p for p in sender.allowed_ips if source in p), None)
+            if carried is not None:
+                return Decision(Rule.INGRESS, ACCEPT, cidr=carried, node=sender)
+        if place.node is not None and place.node.public_key == peer:
+            return _decision(Rule.INGRESS, ACCEPT, place)
+        if place.node is None:
+            missing = _missing(source, place)
+        else:
+            found = "an unknown node" if sender is None else f"node {sender.name!r}"
+            missing = f"{format_address(source)} is on {place.node.name!r}; it came from {found}"
+        return _decision(Rule.INGRESS, NOT_ON_NODE, place, missing)
+
+    # What an address is.
+
+    def kind(self, address: AddressBytes) -> Kind:
+        """Pod, node or world.  Inside the pod CIDRs only a node's own known address is a node."""
+        config = self.config
+        if config is None:
+            return Kind.WORLD
+        pod = config.is_pod(address)
+        if self.nodes.at(address) is not None and (
+            not pod or config.allow_remote_node_identities or config.mode is Mode.DEFAULT
+        ):
+            return Kind.NODE
+        if pod:
+            return Kind.POD
+        return Kind.NODE if any(address in cidr for cidr in config.node_cidrs) else Kind.WORLD
+
+    def opted_out(self, node: Node | None) -> bool:
+        """Whether a node keeps its own traffic (not its pods') out of the tunnel."""
+        config = self.config
+        return (
+            node is not None
+            and config is not None
+            and config.node_encryption_opt_out.selects(node.labels)
+        )
+
+    def _place(self, address: AddressBytes, kind: Kind) -> _Place:
+        """The ipcache and the nodes' pod CIDRs, whichever has the longer prefix."""
+        if kind is Kind.NODE:
+            return _Place(self.nodes.at(address))
+        entry = self.ipcache.lookup(address)
+        covering = self.nodes.covering(address)
+        if entry is not None and (covering is None or entry.prefix.length >= covering[0].length):
+            return _Place(self.resolve(entry.node), entry.node, entry)
+        if covering is not None:
+            return _Place(covering[1], covering[1].name, None, covering[0])
+        return _Place(None)
+
+    def resolve(self, reference: str) -> Node | None:
+        """The node an entry speaks of, by name or by one of its addresses."""
+        node = self.nodes.get(reference)
+        if node is None and reference:
+            try:
+                return self.nodes.at(parse_address(reference))
+            except AddressFormatError:
+                return None
+        return node
+
+
+def _is_inside(kind: Kind, place: _Place) -> bool:
+    """A pod: by the pod CIDRs, or because the ipcache puts it on a node."""
+    return kind is Kind.POD or bool(place.reference)
+
+
+def _encrypts(place: _Place) -> bool:
+    return place.entry is None or place.entry.encrypt
+
+
+def _missing(address: AddressBytes, place: _Place) -> str:
+    """What would have to be published for this packet to be encrypted."""
+    if place.node is not None:
+        if place.node.public_key is None:
+            return f"the WireGuard key of node {place.node.name!r}"
+        return f"encryption: the ipcache entry {place.entry and place.entry.prefix} forbids it"
+    if place.reference:
+        return f"node {place.reference!r}, which the ipcache entry names"
+    return f"an ipcache entry for {format_address(address)}, or a node whose pod CIDR covers it"
+
+
+def _decision(rule: Rule, verdict: Verdict, place: _Place, missing: str = "") -> Decision:
+    return Decision(rule, verdict, missing, place.entry, place.cidr, place.node)
