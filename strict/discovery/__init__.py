@@ -1,0 +1,72 @@
+"""Where a node learns of the others: one small interface for every kind of store.
+
+A source yields what is there, then `Synced` once, then what changes.  What it yields
+after a lost connection repeats the whole: everything, then `Synced` again; what was not
+repeated by then is gone.  Sources never block in `poll`; `fileno` wakes the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from strict.ipcache import Entry, Source
+from strict.nodes import Node
+from wgpy.protocol.endpoint import Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUpsert:
+    """A node is there or has changed; `published` is wall-clock ns, 0 for unknown."""
+
+    node: Node
+    published: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDelete:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntryUpsert:
+    entry: Entry
+    published: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EntryDelete:
+    prefix: Prefix
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """All that there was has been said: what was known before and not repeated is stale."""
+
+
+Update = NodeUpsert | NodeDelete | EntryUpsert | EntryDelete | Synced
+
+
+class Discovery(Protocol):
+    """One source of nodes and entries."""
+
+    @property
+    def name(self) -> str:
+        """For people: ``static cluster.toml``."""
+
+    def fileno(self) -> int:
+        """Readable when `poll` has something to say; -1: poll it every second."""
+
+    def poll(self) -> Sequence[Update]:
+        """What is new since the last call.  Troubles go to `problem`, never raised."""
+
+    @property
+    def problem(self) -> str:
+        """Why the source cannot be used at the moment, "" when it can."""
+
+    def publish(self, node: Node) -> None:
+        """Tell the others about this node: called once all peers are installed here."""
+
+    def close(self) -> None: ...
