@@ -1,0 +1,160 @@
+"""Measure wgpy, and any other WireGuard beside it.
+
+Each command imports what it runs when it runs: ``wgpy --help`` must not pay for plots.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from benchmarks.model import Recording
+
+
+@click.group()
+def bench() -> None:
+    """Measure wgpy, and any other WireGuard beside it."""
+    # A benchmark that is told to stop removes its namespaces first, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def output_options(command: Any) -> Any:
+    """``--out DIR`` and ``--json``, the same for every kind."""
+    out = click.option(
+        "--out", type=click.Path(file_okay=False, path_type=Path),
+        help="Folder for result.json, report.html and plots [out/bench/KIND-TIME].",
+    )  # fmt: skip
+    json = click.option("--json", "as_json", is_flag=True, help="Print the recording as JSON.")
+    return out(json(command))
+
+
+def finish(recording: Recording, out: Path | None, as_json: bool) -> None:
+    """Write the folder and show the result."""
+    if not as_json:
+        from benchmarks.terminal import show_recording
+
+        show_recording(recording)
+    folder = out or default_folder(recording.kind)
+    recording.save(folder / "result.json")
+    write_report([recording], folder)
+    if as_json:
+        click.echo(recording.to_json(), nl=False)
+    click.echo(f"written: {folder}/result.json, report.html and plots", err=True)
+
+
+def default_folder(kind: str) -> Path:
+    """``out/bench/KIND-TIME`` below the working directory."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("out") / "bench" / f"{kind}-{now}"
+
+
+def write_report(recordings: list[Recording], folder: Path) -> None:
+    """``report.html`` and one SVG a plot."""
+    from benchmarks.plots import draw_all, standalone
+    from benchmarks.report import render
+
+    folder.mkdir(parents=True, exist_ok=True)
+    plots = draw_all(recordings)
+    for plot in plots:
+        (folder / f"{plot.name}.svg").write_text(standalone(plot.svg))
+    (folder / "report.html").write_text(render(recordings, plots))
+
+
+@bench.command()
+@click.option("--impl", "implementations", multiple=True, metavar="NAME|NAME=PATH",
+              help="What to measure, repeatable: none, kernel, wireguard-go, wgpy, "
+              "'wgpy --no-offload', or LABEL=PATH of any compatible program "
+              "[all that this host offers].")  # fmt: skip
+@click.option("--quick", is_flag=True, help="Seconds instead of an hour; figures not to quote.")
+@click.option("--repetitions", type=click.IntRange(1), help="[5; quick 1]")
+@click.option("--seconds", type=click.FloatRange(1), help="Length of each load [5; quick 1].")
+@click.option("--pinning", type=click.Choice(["free", "pinned", "both"]),
+              help="Let the scheduler choose, one core per end, or both in turn "
+              "[both; quick free].")  # fmt: skip
+@click.option("--cores", default="0,1", show_default=True, metavar="LEFT,RIGHT",
+              help="The cores of the two ends when pinned.")  # fmt: skip
+@click.option("--load", "loads", multiple=True, metavar="NAME",
+              help="Only these loads, repeatable [all].")  # fmt: skip
+@click.option("--tries", type=click.IntRange(1), help="Attempts at a disturbed one [3; quick 1].")
+@click.option("--congestion", default="bbr", show_default=True, help="TCP congestion control.")
+@click.option("--mtu", default=1420, show_default=True, help="MTU inside the tunnel.")
+@output_options
+def system(out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """Whole tunnels between namespaces, interleaved (root)."""
+    from benchmarks import system as whole
+    from benchmarks.progress import Progress
+
+    options = system_options(**chosen)
+    if os.geteuid() != 0:
+        raise click.ClickException("network namespaces need root: run with sudo")
+    recording = whole.new_recording(options)
+    try:
+        with Progress(options.steps, quiet=as_json) as progress:
+            whole.measure(options, recording, progress)
+    except KeyboardInterrupt:
+        recording.notes.append("interrupted: the recording is incomplete")
+    if not recording.samples:
+        raise click.ClickException("; ".join(recording.notes) or "nothing was measured")
+    finish(recording, out, as_json)
+
+
+def system_options(
+    implementations: tuple[str, ...], quick: bool, repetitions: int | None,
+    seconds: float | None, pinning: str | None, cores: str, loads: tuple[str, ...],
+    tries: int | None, congestion: str, mtu: int,
+) -> Any:  # fmt: skip
+    """`system.Options` from the command line; raises click's errors."""
+    from benchmarks import implementations as known
+    from benchmarks import system as whole
+    from benchmarks.loads import LOADS, Effort
+
+    try:
+        chosen = [known.parse(text) for text in implementations] or known.defaults()
+    except known.ImplementationError as error:
+        raise click.ClickException(str(error)) from error
+    if repeated := {i.name for i in chosen if [j.name for j in chosen].count(i.name) > 1}:
+        raise click.ClickException(f"--impl given twice: {', '.join(sorted(repeated))}")
+    possible = (*LOADS, whole.START)
+    if unknown := [load for load in loads if load not in possible]:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(possible)}",
+                                 param_hint="--load")  # fmt: skip
+    pinning = pinning or ("free" if quick else "both")
+    length = seconds or (1.0 if quick else 5.0)
+    return whole.Options(
+        implementations=tuple(chosen),
+        effort=Effort(
+            seconds=length,
+            trials=4 if quick else 9,
+            trial_seconds=max(1.0, length * 0.4),
+            pings=2_000 if quick else 20_000,
+        ),
+        repetitions=repetitions or (1 if quick else 5),
+        settings=(whole.FREE, whole.PINNED) if pinning == "both" else (pinning,),
+        loads=loads or possible,
+        tries=tries or (1 if quick else 3),
+        starts=3 if quick else 20,
+        congestion=congestion,
+        mtu=mtu,
+        cores=_two_cores(cores, needed=pinning != "free"),
+    )
+
+
+def _two_cores(text: str, needed: bool) -> tuple[int, int]:
+    words = text.split(",")
+    if len(words) != 2 or not all(word.strip().isdigit() for word in words):
+        raise click.BadParameter(f"{text!r} is not LEFT,RIGHT", param_hint="--cores")
+    left, right = (int(word) for word in words)
+    missing = {left, right} - os.sched_getaffinity(0)
+    if needed and missing:
+        raise click.BadParameter(f"no such core here: {min(missing)}", param_hint="--cores")
+    return left, right
+
+
+if __name__ == "__main__":
+    bench()

@@ -1,0 +1,157 @@
+"""Two network namespaces joined by a veth pair, with a tunnel between them or none.
+
+Everything carries one random prefix and is removed when the context ends, whatever
+happened.  Programs started here die with this process (``setpriv --pdeathsig``), so not
+even SIGKILL leaves a daemon behind.  What the tunnel is belongs to `tunnel`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+PREFIX = "wgb"
+"""Start of every namespace and interface name of a benchmark."""
+
+OUTER_MTU = 1500
+
+
+class LabError(RuntimeError):
+    """A command of the set-up failed; the text holds the command and what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One side.  `core` pins whatever runs here; None leaves it to the scheduler."""
+
+    namespace: str
+    veth: str
+    tunnel: str
+    outer: str
+    inner: str
+    core: int | None = None
+
+    def inside(self, *command: str) -> list[str]:
+        """The command line that runs `command` here, pinned, and dies with us."""
+        line = ["ip", "netns", "exec", self.namespace, "setpriv", "--pdeathsig", "KILL"]
+        if self.core is not None:
+            line += ["taskset", "--cpu-list", str(self.core)]
+        return [*line, *command]
+
+    def run(self, *command: str, input: str | None = None) -> str:
+        """Run to the end; returns stdout, raises `LabError`."""
+        return run(self.inside(*command), input=input)
+
+    def start(
+        self,
+        *command: str,
+        stdout: int | IO[str] = subprocess.PIPE,
+        stderr: int | IO[str] = subprocess.PIPE,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start in the background; ``ip`` and ``setpriv`` exec, so the pid is the program's."""
+        return subprocess.Popen(
+            self.inside(*command),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=env,
+            text=True,
+        )
+
+
+@dataclass(slots=True)
+class Lab:
+    """Both ends up and joined; `left` is the client of every load."""
+
+    left: End
+    right: End
+    target: str = ""
+    """Where loads go: the right end's address inside the tunnel, or outside when there is none."""
+    daemons: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def ends(self) -> tuple[End, End]:
+        return self.left, self.right
+
+
+def run(command: Sequence[str], *, input: str | None = None) -> str:
+    """Run a command to the end; returns stdout, raises `LabError`."""
+    done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        words = " ".join(command)
+        raise LabError(f"`{words}` failed ({done.returncode}): {done.stderr.strip()}")
+    return done.stdout
+
+
+def stop(process: subprocess.Popen[str], grace: float = 3.0) -> None:
+    """End a process we started: politely, then not; reaps it and closes its pipes."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(grace)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def wait_until(
+    condition: Callable[[], bool], what: str, timeout: float = 10.0, interval: float = 0.005
+) -> None:
+    """Poll `condition()` until it is true; raises `LabError` naming `what`."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"waited {timeout:g} s for {what}")
+        time.sleep(interval)
+
+
+@contextlib.contextmanager
+def veth_pair(cores: tuple[int, int] | None, congestion: str) -> Iterator[Lab]:
+    """Two joined namespaces, removed at the end.  Raises `LabError`."""
+    prefix = PREFIX + secrets.token_hex(4)
+    ends = [
+        End(
+            namespace=f"{prefix}-{side}",
+            veth=f"{prefix}v{side}",
+            tunnel=f"{prefix}t{side}",
+            outer=f"10.99.0.{number}",
+            inner=f"10.98.0.{number}",
+            core=cores[number - 1] if cores else None,
+        )
+        for number, side in ((1, "l"), (2, "r"))
+    ]
+    with contextlib.ExitStack() as stack:
+        for end in ends:
+            stack.callback(_quietly, ["ip", "netns", "del", end.namespace])
+            run(["ip", "netns", "add", end.namespace])
+        left, right = ends
+        run(["ip", "link", "add", left.veth, "netns", left.namespace, "type", "veth",
+             "peer", "name", right.veth, "netns", right.namespace])  # fmt: skip
+        for end in ends:
+            _set_up(end, congestion)
+        yield Lab(left, right, target=right.outer)
+
+
+def _set_up(end: End, congestion: str) -> None:
+    batch = [
+        f"addr add {end.outer}/24 dev {end.veth}",
+        f"link set {end.veth} mtu {OUTER_MTU} up",
+        "link set lo up",
+    ]
+    run(["ip", "-n", end.namespace, "-batch", "-"], input="\n".join(batch) + "\n")
+    setting = f"net.ipv4.tcp_congestion_control={congestion}"
+    run(["ip", "netns", "exec", end.namespace, "sysctl", "-qw", setting])
+
+
+def _quietly(command: Sequence[str]) -> None:
+    subprocess.run(command, capture_output=True, timeout=60)

@@ -1,0 +1,137 @@
+"""Recordings as tables: built once, shown in the terminal, in Markdown and in HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.implementations import BASELINE
+from benchmarks.model import Recording
+from benchmarks.stats import ratio, summary
+from benchmarks.targets import Against, Finding, Target, Verdict, findings
+from benchmarks.units import show, three
+
+DETAIL = ("_left_user", "_left_system", "_right_user", "_right_system", "_left", "_right")
+"""Ends of measure names that only the full table shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Plain text cells; the first column names the row."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+    def markdown(self) -> str:
+        """A GitHub table without its title."""
+        lines = ["| " + " | ".join(self.header) + " |", "|---" * len(self.header) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
+        return "\n".join(lines) + (f"\n\n{self.caption}" if self.caption else "") + "\n"
+
+
+def result_tables(recording: Recording, *, details: bool = False) -> list[Table]:
+    """One table a setting (a row a figure), and one a scaling curve (a row a point)."""
+    return [*_plain_tables(recording, details), *_curve_tables(recording)]
+
+
+def target_table(recordings: Sequence[Recording]) -> Table:
+    """Every target with what was measured and the verdict."""
+    rows = tuple(
+        (
+            finding.target.title,
+            finding.figure + (f" ({finding.setting})" if finding.setting else ""),
+            wanted(finding.target),
+            _measured(finding),
+            finding.verdict.value,
+        )
+        for finding in findings(recordings)
+    )
+    return Table(
+        "Targets", ("target", "figure", "wanted", "measured", "verdict"), rows,
+        f"× is the ratio to {BASELINE} in the same run.",
+    )  # fmt: skip
+
+
+def wanted(target: Target) -> str:
+    """The limit in words: ``≥ 8 ×``."""
+    sign = "≥" if target.at_least else "≤"
+    return f"{sign} {_limit(target, target.limit)}"
+
+
+def _measured(finding: Finding) -> str:
+    return "" if finding.value is None else _limit(finding.target, finding.value)
+
+
+def _limit(target: Target, value: float) -> str:
+    return show(value, target.unit) if target.against is Against.VALUE else f"{three(value)} ×"
+
+
+def _plain_tables(recording: Recording, details: bool) -> list[Table]:
+    tables = []
+    names = recording.implementations()
+    plain = {s.figure for s in recording.samples if s.x is None}
+    for setting in recording.settings():
+        rows = []
+        for figure, unit in recording.figures().items():
+            if figure not in plain or (not details and figure.endswith(DETAIL)):
+                continue
+            cells = [_cell(recording, figure, unit, name, setting) for name in names]
+            if any(cells):
+                rows.append((figure, *cells))
+        if rows:
+            title = recording.kind + (f", {setting}" if setting else "")
+            tables.append(Table(title, ("figure", *names), tuple(rows), _caption(recording)))
+    return tables
+
+
+def _caption(recording: Recording) -> str:
+    count = max((len(v) for v in recording.series().values()), default=0)
+    base = f"; × is the ratio to {BASELINE}" if BASELINE in recording.implementations() else ""
+    return f"Median of up to {count} ± half the interquartile range{base}."
+
+
+def _cell(recording: Recording, figure: str, unit: str, name: str, setting: str) -> str:
+    values = recording.values(figure, name, setting)
+    if not values:
+        return ""
+    found = summary(values)
+    text = show(found.median, unit)
+    if found.count > 1:
+        text += f" ± {found.spread / 2:.0%}"
+    base = recording.values(figure, BASELINE, setting)
+    comparable = name != BASELINE and unit != "1"
+    against = ratio(values, base, paired=True) if comparable else None
+    return text + (f" ({three(against.value)} ×)" if against else "")
+
+
+def _curve_tables(recording: Recording) -> list[Table]:
+    tables = []
+    for figure, unit in recording.figures().items():
+        places = sorted({s.x for s in recording.samples if s.figure == figure and s.x is not None})
+        if not places:
+            continue
+        columns = list(
+            dict.fromkeys((s.implementation, s.setting) for s in recording.samples
+                          if s.figure == figure and s.x is not None)
+        )  # fmt: skip
+        rows = []
+        for place in places:
+            cells = [recording.values(figure, name, setting, place) for name, setting in columns]
+            texts = [show(summary(values).median, unit) if values else "" for values in cells]
+            rows.append((f"{place:,.0f}", *texts))
+        header = tuple(f"{name} {setting}".strip() for name, setting in columns)
+        axis = figure.partition(".")[0]
+        tables.append(Table(figure, (axis, *header), tuple(rows)))
+    return tables
+
+
+def verdict_style(text: str) -> str:
+    """rich style (and CSS class) of a verdict's text; empty for anything else."""
+    return {
+        Verdict.HIT.value: "green",
+        Verdict.MILESTONE.value: "yellow",
+        Verdict.MISSED.value: "red",
+        Verdict.UNMEASURED.value: "dim",
+    }.get(text, "")

@@ -1,0 +1,154 @@
+"""The figures wgpy sets itself, and whether recordings hit them.
+
+A target is a limit on a value, on the ratio to the baseline in the same run, or on the
+growth along a scaling curve.  `missed` is said as plainly as `hit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from benchmarks.implementations import BASELINE
+from benchmarks.model import Recording
+from benchmarks.stats import ratio, summary
+
+SUBJECT = "wgpy"
+
+
+class Against(Enum):
+    """What the limit applies to."""
+
+    VALUE = "value"
+    BASELINE = "ratio to wireguard-go"
+    GROWTH = "last point over first point of the curve"
+
+
+class Verdict(Enum):
+    HIT = "hit"
+    MILESTONE = "first milestone"
+    MISSED = "missed"
+    UNMEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`limit` is a lower bound when `at_least`, else an upper one; in the figure's unit."""
+
+    title: str
+    figures: tuple[str, ...]
+    against: Against
+    at_least: bool
+    limit: float
+    unit: str
+    why: str
+    milestone: float | None = None
+
+    def verdict(self, value: float | None) -> Verdict:
+        """How a value stands to the limit."""
+        if value is None:
+            return Verdict.UNMEASURED
+        if self._meets(value, self.limit):
+            return Verdict.HIT
+        if self.milestone is not None and self._meets(value, self.milestone):
+            return Verdict.MILESTONE
+        return Verdict.MISSED
+
+    def _meets(self, value: float, limit: float) -> bool:
+        return value >= limit if self.at_least else value <= limit
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One target on one figure in one setting; `value` None when not measured."""
+
+    target: Target
+    figure: str
+    setting: str
+    value: float | None
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.target.verdict(self.value)
+
+
+_TCP = ("tcp1-up", "tcp1-down", "tcp4-up", "tcp4-down")
+_UDP = ("udp64-overload", "udp1372-overload", "udp64-highest", "udp1372-highest")
+
+TARGETS: tuple[Target, ...] = (
+    Target(
+        "TCP throughput", tuple(f"{load}.goodput" for load in _TCP), Against.BASELINE, True,
+        8.0, "", "the 2025 wireguard-go gives 5.6 times Debian's, 7.0 with one core per end", 5.6,
+    ),
+    Target(
+        "CPU per GB, both ends", tuple(f"{load}.cpu_per_gb" for load in _TCP), Against.VALUE,
+        False, 2.4, "s/GB", "wireguard-go of 2025: 3.3, pinned 2.6", 3.3,
+    ),
+    Target(
+        "UDP received", tuple(f"{load}.received" for load in _UDP), Against.BASELINE, True,
+        2.0, "", "neither build of wireguard-go does better than the other",
+    ),
+    Target("flood ping, mean", ("ping.mean",), Against.BASELINE, False, 0.6, "",
+           "no goroutine hand-offs"),
+    Target(
+        "peak memory", tuple(f"{load}.peak_rss" for load in (*_TCP, *_UDP[:2])), Against.VALUE,
+        False, 90e6, "B", "wireguard-go of 2025: 160 to 520 MiB",
+    ),
+    Target("handshakes answered, per core", ("handshakes.answered",), Against.VALUE, True,
+           2_500, "1/s", "one X25519 takes about 30 µs"),
+    Target("datagrams with a bad mac1 refused", ("bad-mac1.refused",), Against.VALUE, True,
+           100_000, "1/s", "a flood must cost less than it costs its sender"),
+    Target("start to usable UAPI socket", ("start.usable",), Against.VALUE, False, 0.3, "s",
+           "imports dominate"),
+    Target("growth of the cost per packet", ("peers.per_packet", "entries.per_packet"),
+           Against.GROWTH, False, 1.15, "", "flow cache"),
+)  # fmt: skip
+
+
+def findings(recordings: Sequence[Recording], subject: str = SUBJECT) -> Iterator[Finding]:
+    """Every target on every figure, in every setting where it was measured."""
+    for target in TARGETS:
+        for figure in target.figures:
+            measured = False
+            for recording in recordings:
+                for setting in recording.settings():
+                    value = _value(target, figure, recording, setting, subject)
+                    if value is not None:
+                        measured = True
+                        yield Finding(target, figure, setting, value)
+            if not measured:
+                yield Finding(target, figure, "", None)
+
+
+def _value(
+    target: Target, figure: str, recording: Recording, setting: str, subject: str
+) -> float | None:
+    if target.against is Against.GROWTH:
+        return growth(recording, figure, setting, subject)
+    values = recording.values(figure, subject, setting)
+    if not values:
+        return None
+    if target.against is Against.VALUE:
+        return summary(values).median
+    found = ratio(values, recording.values(figure, BASELINE, setting), paired=True)
+    return found.value if found else None
+
+
+def growth(recording: Recording, figure: str, setting: str, subject: str) -> float | None:
+    """Median at the greatest x over median at the smallest; None without two points."""
+    places = sorted(
+        key.x
+        for key in recording.series()
+        if key.figure == figure
+        and key.implementation == subject
+        and key.setting == setting
+        and key.x is not None
+    )
+    if len(places) < 2:
+        return None
+    first, last = (
+        recording.values(figure, subject, setting, place) for place in (places[0], places[-1])
+    )
+    found = ratio(last, first, paired=True)
+    return found.value if found else None
