@@ -1,0 +1,151 @@
+"""`wgpy spec`: list the requirements and run them against a target."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from wgspec import report, targets, verdict
+from wgspec.case import COSTS, LEVELS, PROFILES, SECTIONS, Case, all_cases
+from wgspec.runner import Options, Result, Runner, exit_status, select
+from wgspec.target import Target, Unavailable
+
+NOTHING_MATCHED = 2
+
+
+@click.group()
+def spec() -> None:
+    """Black-box conformance tests for any WireGuard."""
+
+
+@spec.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def list_command(as_json: bool) -> None:
+    """List the requirements: id, level, cost, section, and what is known of implementations."""
+    cases = all_cases()
+    if as_json:
+        click.echo(json.dumps([case_json(c) for c in cases], indent=1))
+        return
+    console = Console()
+    for letter, title in SECTIONS.items():
+        console.print(f"\n[bold]{letter}. {title}[/bold]")
+        for case in (c for c in cases if c.section == letter):
+            console.print(
+                f"{case.id:6} {case.level} {case.cost} §{case.paper:7} {case.text}",
+                highlight=False, markup=False, soft_wrap=True,
+            )  # fmt: skip
+            for name, text in case.known.items():
+                console.print(f"{'':21}known of {name}: {text}", style="dim", markup=False)
+    legend = [f"{k} {v}" for k, v in (LEVELS | COSTS).items()]
+    console.print("\n" + "; ".join(legend), style="dim", markup=False, highlight=False)
+
+
+def case_json(case: Case) -> dict[str, Any]:
+    """A requirement for machines."""
+    return {
+        "id": case.id,
+        "section": case.section,
+        "section_title": SECTIONS[case.section],
+        "level": case.level,
+        "cost": case.cost,
+        "paper": case.paper,
+        "requirement": case.text,
+        "known": dict(case.known),
+    }
+
+
+def _sut_help() -> str:
+    return "What to test: " + "; ".join(f"{name} ({text})" for name, text in targets.HELP.items())
+
+
+@spec.command("run")
+@click.option("--sut", required=True, metavar="TARGET", help=_sut_help())
+@click.argument("ids", nargs=-1)
+@click.option("--profile", type=click.Choice(list(PROFILES)), default="quick", show_default=True,
+              help="quick: under a minute; full: under five; long: 90-540 s timers.")  # fmt: skip
+@click.option("--strict", is_flag=True,
+              help="Judge informative cases too and excuse nothing.")  # fmt: skip
+@click.option("--seed", type=int, help="Repeat a run's random choices.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--html", "html_folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Show what would run.")
+def run_command(
+    sut: str,
+    ids: tuple[str, ...],
+    profile: str,
+    strict: bool,
+    seed: int | None,
+    json_file: Path | None,
+    junit: Path | None,
+    html_folder: Path | None,
+    dry_run: bool,
+) -> None:
+    """Run cases against a target: a whole profile, or IDS (R-09) and section letters (A).
+
+    Exit status: 0 as expected, 1 a failure or an unexpected pass, 2 nothing to run.
+    """
+    console = Console(stderr=False)
+    chosen_seed = secrets.randbelow(10**6) if seed is None else seed
+    options = Options(sut, profile, ids, chosen_seed, strict,
+                      progress=lambda r: report.print_line(console, r))  # fmt: skip
+    target, cases, expectations = _prepare(options)
+    if not cases:
+        click.echo(f"no case matches {' '.join(ids) or profile}", err=True)
+        raise SystemExit(NOTHING_MATCHED)
+    if dry_run:
+        for case in cases:
+            click.echo(f"{case.id:6} {case.text}")
+        return
+    try:
+        results = asyncio.run(Runner(target, options, expectations).run(cases))
+    except Unavailable as error:
+        raise click.ClickException(str(error)) from error
+    _finish(console, results, target, options, html_folder)
+    if json_file is not None:
+        report.write_json(json_file, results, target.name, chosen_seed)
+    if junit is not None:
+        report.write_junit(junit, results, target.name)
+    raise SystemExit(exit_status(results))
+
+
+def _prepare(
+    options: Options,
+) -> tuple[Target, list[Case], dict[str, verdict.Expectation] | None]:
+    cases = all_cases()
+    try:
+        target = targets.make(options.sut)
+        expected = verdict.of_target(target.name, frozenset(c.id for c in cases))
+    except (Unavailable, verdict.BadExpectations) as error:
+        raise click.ClickException(str(error)) from error
+    return target, select(cases, options, virtual=target.virtual), expected
+
+
+def _finish(
+    console: Console,
+    results: list[Result],
+    target: Target,
+    options: Options,
+    html_folder: Path | None,
+) -> None:
+    """Explain the failures, write the pages, say the sum."""
+    failed = [r for r in results if r.verdict.fails_run]
+    folder = html_folder
+    if failed and folder is None:
+        folder = Path(tempfile.mkdtemp(prefix="wgspec-"))
+    for result in failed:
+        assert folder is not None
+        report.print_failure(console, result, report.write_capture(folder, result, target.name))
+    if html_folder is not None:
+        report.write_html(html_folder, results, target.name)
+    console.print(
+        f"\n{target.name}: {report.summary(results)} (seed {options.seed})",
+        highlight=False, markup=False,
+    )  # fmt: skip
