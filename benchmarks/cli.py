@@ -6,6 +6,7 @@ Each command imports what it runs when it runs: ``wgpy --help`` must not pay for
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import signal
 from pathlib import Path
@@ -30,8 +31,8 @@ def output_options(command: Any) -> Any:
         "--out", type=click.Path(file_okay=False, path_type=Path),
         help="Folder for result.json, report.html and plots [out/bench/KIND-TIME].",
     )  # fmt: skip
-    json = click.option("--json", "as_json", is_flag=True, help="Print the recording as JSON.")
-    return out(json(command))
+    text = click.option("--json", "as_json", is_flag=True, help="Print the recording as JSON.")
+    return out(text(command))
 
 
 def finish(recording: Recording, out: Path | None, as_json: bool) -> None:
@@ -56,13 +57,11 @@ def default_folder(kind: str) -> Path:
 
 def write_report(recordings: list[Recording], folder: Path) -> None:
     """``report.html`` and one SVG a plot."""
-    from benchmarks.plots import draw_all, standalone
+    from benchmarks.plots import draw_all, save
     from benchmarks.report import render
 
-    folder.mkdir(parents=True, exist_ok=True)
     plots = draw_all(recordings)
-    for plot in plots:
-        (folder / f"{plot.name}.svg").write_text(standalone(plot.svg))
+    save(plots, folder)
     (folder / "report.html").write_text(render(recordings, plots))
 
 
@@ -154,6 +153,87 @@ def _two_cores(text: str, needed: bool) -> tuple[int, int]:
     if needed and missing:
         raise click.BadParameter(f"no such core here: {min(missing)}", param_hint="--cores")
     return left, right
+
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@bench.command()
+@click.argument("before", type=FILE)
+@click.argument("after", type=FILE)
+@click.option("--details", is_flag=True, help="Each end's user and system time too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+def compare(before: Path, after: Path, details: bool, as_json: bool) -> None:
+    """Ratios between two recordings, with their spread."""
+    from benchmarks.compare import NothingInCommon
+    from benchmarks.compare import compare as rows_of
+
+    try:
+        table = rows_of(read(before), read(after), details=details)
+    except NothingInCommon as error:
+        raise click.ClickException(f"{before}, {after}: {error}") from error
+    if as_json:
+        rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    from benchmarks.terminal import show_tables
+
+    show_tables([table])
+
+
+@bench.command()
+@click.argument("files", type=FILE, nargs=-1, required=True)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write the page here instead of printing tables.")  # fmt: skip
+@click.option("--plots", type=click.Path(file_okay=False, path_type=Path),
+              help="Write the plots as SVG files into this folder.")  # fmt: skip
+@click.option("--details", is_flag=True, help="Each end's user and system time too.")
+def report(files: tuple[Path, ...], html: Path | None, plots: Path | None, details: bool) -> None:
+    """Show recordings: tables here, or one HTML page, or plots."""
+    recordings = [read(file) for file in files]
+    if html is None and plots is None:
+        from benchmarks.terminal import show_recording
+
+        for recording in recordings:
+            show_recording(recording, details=details)
+        return
+    from benchmarks.plots import draw_all, save
+    from benchmarks.report import render
+
+    drawn = draw_all(recordings)
+    if plots is not None:
+        save(drawn, plots)
+        click.echo(f"written: {len(drawn)} plots in {plots}", err=True)
+    if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(render(recordings, drawn))
+        click.echo(f"written: {html}", err=True)
+
+
+@bench.command()
+@click.argument("files", type=FILE, nargs=-1, required=True)
+@click.option("--page", type=FILE, default=Path("docs/performance.md"), show_default=True)
+def docs(files: tuple[Path, ...], page: Path) -> None:
+    """Write the figures of recordings into a page, between its markers."""
+    from benchmarks.docs import PageError, fill
+
+    try:
+        text, left = fill(page.read_text(), [read(file) for file in files])
+    except PageError as error:
+        raise click.ClickException(f"{page}: {error}") from error
+    page.write_text(text)
+    rest = f"; left as they were: {', '.join(left)}" if left else ""
+    click.echo(f"written: {page}{rest}", err=True)
+
+
+def read(file: Path) -> Recording:
+    """A recording, or click's error."""
+    from benchmarks.model import RecordingError, load
+
+    try:
+        return load(file)
+    except RecordingError as error:
+        raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":

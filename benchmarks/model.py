@@ -134,7 +134,7 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
     ]
 
 
-def evenly_ranked(values: Iterable[float], points: int = 401) -> tuple[float, ...]:
+def evenly_ranked(values: Iterable[float], points: int = 1001) -> tuple[float, ...]:
     """At most `points` of the sorted values, at evenly spaced ranks, both ends included."""
     ordered = sorted(values)
     if len(ordered) <= points:

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.model import Recording
@@ -44,6 +45,13 @@ def draw_all(recordings: Sequence[Recording]) -> list[Plot]:
             plots += _setting_plots(recording, setting)
         plots += _curves(recording)
     return plots
+
+
+def save(plots: Sequence[Plot], folder: Path) -> None:
+    """One SVG file a plot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for plot in plots:
+        (folder / f"{plot.name}.svg").write_text(standalone(plot.svg))
 
 
 def standalone(svg: str) -> str:
@@ -94,7 +102,7 @@ def _bars(
                 yerr=[[w[0] / scale] for w in whiskers], color=colour(recording, name),
                 ecolor=INK, label=name if group == legend else None,
             )  # fmt: skip
-    axes.set_xticks(range(len(figures)), [load.partition(".")[0] for load in figures])
+    axes.set_xticks(range(len(figures)), [f.partition(".")[0].replace("-", "\n") for f in figures])
     axes.set_ylabel(unit)
     return _finished(figure, axes)
 
