@@ -31,8 +31,10 @@ class TunPort(Protocol):
 
     @property
     def name(self) -> str: ...
-    @property
-    def mtu(self) -> int: ...
+
+    mtu: int
+    """Bytes; kept current by whoever watches the link."""
+
     def fileno(self) -> int: ...
 
     def read(self, limit: int) -> list[bytes]:
@@ -48,10 +50,15 @@ class TunPort(Protocol):
 
 
 class UdpPort(Protocol):
-    """UDP on one port number, IPv4 and IPv6."""
+    """UDP on one port number, IPv4 and IPv6; closed until the first `rebind`.
+
+    `port` and `mark` outlive `close`, so that ``rebind(port)`` opens again as it was.
+    """
 
     @property
     def port(self) -> int: ...
+    @property
+    def mark(self) -> int: ...
     def filenos(self) -> Sequence[int]: ...
 
     def receive(self, limit: int) -> list[Datagram]:
@@ -62,6 +69,9 @@ class UdpPort(Protocol):
 
     def rebind(self, port: int) -> None:
         """Listen on `port` (0: the kernel chooses) or raise OSError and stay as before."""
+
+    def probe(self, port: int) -> None:
+        """While closed: remember `port`, or raise the OSError that `rebind` would."""
 
     def set_mark(self, mark: int) -> None:
         """SO_MARK on everything sent; 0 is none."""

@@ -39,8 +39,10 @@ class TunError(Exception):
 def _explain(name: str, error: OSError | None, text: str) -> TunError:
     """The reason in words, with the fix."""
     if not CLONE_DEVICE.exists():
-        fix = f"{CLONE_DEVICE} does not exist: `modprobe tun`, in a container `--device {CLONE_DEVICE}`"
-        return TunError(fix)
+        return TunError(
+            f"{CLONE_DEVICE} does not exist: `modprobe tun`, in a container"
+            f" `--device {CLONE_DEVICE}`"
+        )
     if not os.access(CLONE_DEVICE, os.R_OK | os.W_OK):
         return TunError(f"no permission to open {CLONE_DEVICE}: run as root")
     number = error.errno if error is not None else None

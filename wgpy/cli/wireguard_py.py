@@ -1,0 +1,147 @@
+"""`wireguard-py [-f|--foreground] IFACE`: the data plane as a program, as wireguard-go.
+
+It makes the TUN device and the UAPI socket, says so by going into the background, and
+works until SIGTERM or SIGINT, until somebody deletes the device, or until somebody
+removes the socket.  It leaves nothing behind.
+
+The path to a usable socket is short on purpose: what is imported here is imported by
+every start, so there is no click, rich, numpy or netlink library on it.
+
+Environment: LOG_LEVEL is verbose (or debug), error (the default) or silent;
+WG_PROCESS_FOREGROUND=1 is --foreground.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from wgpy import __version__
+
+if TYPE_CHECKING:
+    from wgpy.linux.service import Service
+
+NAME_SIZE: Final = 15
+LEVELS: Final = {"silent": 0, "error": 1, "verbose": 2, "debug": 2}
+
+
+class Log:
+    """Lines on standard error, as wireguard-go writes them; never a secret."""
+
+    def __init__(self, name: str, level: int) -> None:
+        self._name = name
+        self.level = level
+
+    def error(self, text: str) -> None:
+        """What the person at the machine should know."""
+        if self.level >= 1:
+            self._write("ERROR", text)
+
+    def verbose(self, text: str) -> None:
+        """What happens, as it happens."""
+        if self.level >= 2:
+            self._write("DEBUG", text)
+
+    def _write(self, kind: str, text: str) -> None:
+        moment = time.strftime("%Y/%m/%d %H:%M:%S")
+        try:
+            sys.stderr.write(f"{kind}: ({self._name}) {moment} {text}\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            self.level = 0  # Nobody reads any more: go on in silence.
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The console script; returns the exit status."""
+    arguments = _arguments(argv)
+    if sys.platform != "linux":
+        _fail(f"this system is {sys.platform}: wireguard-py needs Linux and its TUN device")
+    level = LEVELS.get(os.environ.get("LOG_LEVEL", "error").lower(), 1)
+    log = Log(arguments.interface, level)
+    service = _open(arguments.interface, arguments.crypto, log)
+    if not arguments.foreground:
+        _go_to_background(keep_output="LOG_LEVEL" in os.environ and level > 0)
+    log.verbose(f"wireguard-py {__version__} ready, process {os.getpid()}")
+    reason = service.run()
+    log.verbose(f"ended: {reason}")
+    return 0
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="wireguard-py",
+        description="Make a WireGuard interface in userspace; configure it with wg or wgpy.",
+        epilog="LOG_LEVEL=verbose|error|silent says how much to tell.",
+    )
+    parser.add_argument("interface", metavar="IFACE", type=_interface_name)
+    parser.add_argument(
+        "-f",
+        "--foreground",
+        action="store_true",
+        default=os.environ.get("WG_PROCESS_FOREGROUND") == "1",
+        help="stay in the foreground",
+    )
+    parser.add_argument(
+        "--crypto",
+        choices=("openssl", "sodium", "reference"),
+        default="openssl",
+        help="which implementation of the primitives (default: %(default)s; reference is"
+        " readable, slow and not constant-time: for teaching only)",
+    )
+    parser.add_argument("--version", action="version", version=f"wireguard-py {__version__}")
+    return parser.parse_args(argv)
+
+
+def _interface_name(text: str) -> str:
+    """A name that the kernel takes, or the error that argparse prints."""
+    if len(os.fsencode(text)) > NAME_SIZE:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long: at most {NAME_SIZE} bytes")
+    if text in ("", ".", "..") or re.search(r"[\s/:%\0]", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no interface name: no spaces, slashes, colons or percent signs"
+        )
+    return text
+
+
+def _open(name: str, crypto: str, log: Log) -> Service:
+    """Everything that can fail, while there still is a terminal to say so on."""
+    from wgpy.linux.service import Service
+    from wgpy.linux.tun import TunError
+    from wgpy.linux.uapi_socket import SocketInUse
+
+    try:
+        return Service(name, crypto=crypto, log=log)
+    except (TunError, SocketInUse) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"cannot open the UAPI socket {error.filename or ''}: {error.strerror}: run as root")
+
+
+def _fail(text: str) -> NoReturn:
+    sys.stderr.write(f"wireguard-py: {text}\n")
+    sys.exit(1)
+
+
+def _go_to_background(*, keep_output: bool) -> None:
+    """The parent ends, which tells the caller that all is ready; the child goes on."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0,) if keep_output else (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    # A closed terminal must not end the tunnel, half-way through.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""One running WireGuard interface: engine, TUN device, UDP sockets and clock in a loop.
+
+This is all that stands between the sans-IO engine and the world, and it says nothing
+about WireGuard.  It
+* carries packets (`Path`; `PlainPath` is the readable one, one packet at a time),
+* applies configuration: what belongs to the sockets first, because that can fail,
+* follows the link: sockets are open while the link is up, as with the kernel's device,
+* gives the engine the time, its deadlines and now and then the wall clock,
+* hands the engine's events to whoever listens (`listeners`: the one place that drains
+  them), and counts what the edges refuse under the drop's name.
+
+Room for others: `path` takes a batch pipeline in place of `PlainPath`; `loop` takes more
+descriptors with their callbacks (a control socket); `listeners` takes a log or a capture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from wgpy.dataplane.loop import Loop
+from wgpy.dataplane.ports import Clock, TunPort, UdpPort
+from wgpy.protocol.constants import NS
+from wgpy.protocol.drops import DropReason
+from wgpy.protocol.engine import Engine
+from wgpy.protocol.events import Direction, Event
+from wgpy.protocol.settings import DeviceChange, DeviceSnapshot
+
+BATCH: Final = 64
+"""Packets taken in one callback, from either side: the bound of unfairness."""
+
+WALL_CLOCK_INTERVAL: Final = 1 * NS
+
+
+class Path(Protocol):
+    """Carries packets between the ports and the engine; called by the loop.
+
+    `tun_ready` and `udp_ready` take a bounded batch and may raise `DeviceGone`; `flush`
+    carries out what the engine has after a deadline or a change of configuration.
+    """
+
+    def tun_ready(self) -> None: ...
+    def udp_ready(self) -> None: ...
+    def flush(self) -> None: ...
+
+
+class Interface:
+    """The running interface.  Not thread-safe: everything happens in the loop's thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tun: TunPort,
+        udp: UdpPort,
+        clock: Clock,
+        loop: Loop,
+        *,
+        path: Callable[[Interface], Path] | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Joins the loop at once, with the link down until `set_link`.
+
+        `path` makes the data path (`PlainPath` if None); `warn` is told, in words, of what
+        goes wrong without a caller to tell it to.
+        """
+        self.engine = engine
+        self.tun = tun
+        self.udp = udp
+        self.clock = clock
+        self.loop = loop
+        self.listeners: list[Callable[[Event], None]] = []
+        self._warn = warn
+        self._link_up = False
+        self._anchored = clock.monotonic()
+        self.path: Path = PlainPath(self) if path is None else path(self)
+        engine.set_up(False, now=self._anchored)
+        loop.watch(tun.fileno(), self.path.tun_ready)
+        loop.add_timed(self)
+
+    def now(self) -> int:
+        """Monotonic ns for the engine, whose idea of the wall clock it keeps fresh."""
+        now = self.clock.monotonic()
+        if now - self._anchored >= WALL_CLOCK_INTERVAL:
+            self._anchored = now
+            self.engine.set_wall_clock(now=now, wall=self.clock.wall())
+        return now
+
+    def configure(self, change: DeviceChange) -> None:
+        """Apply `change` whole, or raise OSError (port in use, no permission) and nothing."""
+        old_mark = self.udp.mark
+        if change.fwmark is not None and change.fwmark != old_mark:
+            self.udp.set_mark(change.fwmark)
+        if change.listen_port is not None:
+            try:
+                self._listen(change.listen_port)
+            except OSError:
+                self.udp.set_mark(old_mark)
+                raise
+        self.engine.apply(change, now=self.now())
+        self.path.flush()
+
+    def snapshot(self) -> DeviceSnapshot:
+        """The engine's state, with the port and mark that the sockets really have."""
+        return dataclasses.replace(
+            self.engine.snapshot(), listen_port=self.udp.port, fwmark=self.udp.mark
+        )
+
+    def set_link(self, *, up: bool, mtu: int) -> None:
+        """The link is (still) up or down, and its MTU is `mtu` bytes."""
+        self.tun.mtu = self.engine.mtu = mtu
+        if up == self._link_up:
+            return
+        self._link_up = up
+        if up:
+            try:
+                self._listen(self.udp.port)
+            except OSError as error:
+                self._warn(f"cannot listen on UDP port {self.udp.port}: {error.strerror}")
+        else:
+            self._unwatch_udp()
+            self.udp.close()
+            self.engine.set_up(False, now=self.now())
+        self.path.flush()
+
+    def next_deadline(self) -> int | None:
+        """For the loop: the engine's next deadline in ns."""
+        deadline = self.engine.next_deadline()
+        return None if deadline is None else deadline.at
+
+    def handle_deadline(self) -> None:
+        """For the loop: the deadline has come."""
+        self.engine.handle_deadline(now=self.now())
+        self.path.flush()
+
+    def close(self) -> None:
+        """Leave the loop and close the ports; the TUN device vanishes."""
+        self._unwatch_udp()
+        self.udp.close()
+        self.loop.unwatch(self.tun.fileno())
+        self.tun.close()
+
+    def _listen(self, port: int) -> None:
+        """Listen on `port`, or, while the link is down, find out whether that would work."""
+        if not self._link_up:
+            self.udp.probe(port)
+            return
+        self._unwatch_udp()
+        try:
+            self.udp.rebind(port)
+            self.engine.set_up(True, now=self.now())
+        finally:
+            for fd in self.udp.filenos():
+                self.loop.watch(fd, self.path.udp_ready)
+
+    def _unwatch_udp(self) -> None:
+        for fd in self.udp.filenos():
+            self.loop.unwatch(fd)
+
+
+class PlainPath:
+    """The readable data path: packets go through the engine one at a time."""
+
+    def __init__(self, interface: Interface) -> None:
+        self._interface = interface
+
+    def tun_ready(self) -> None:
+        """Inner packets of the host, out through the tunnel."""
+        interface = self._interface
+        interface.engine.send(interface.tun.read(BATCH), now=interface.now())
+        self.flush()
+
+    def udp_ready(self) -> None:
+        """Datagrams of the peers, in."""
+        interface = self._interface
+        interface.engine.receive(interface.udp.receive(BATCH), now=interface.now())
+        self.flush()
+
+    def flush(self) -> None:
+        """Carry out what the engine has; plaintext goes back to the host, which routes it."""
+        interface = self._interface
+        engine = interface.engine
+        refused = interface.udp.send(engine.pull_datagrams())
+        self._count(refused, DropReason.UDP_SEND_FAILED, Direction.EGRESS)
+        refused = interface.tun.write(engine.pull_packets())
+        self._count(refused, DropReason.TUN_WRITE_FAILED, Direction.INGRESS)
+        refused = interface.tun.write(engine.pull_plaintext())
+        self._count(refused, DropReason.TUN_WRITE_FAILED, Direction.EGRESS)
+        if interface.listeners:
+            while (event := engine.next_event()) is not None:
+                for listener in interface.listeners:
+                    listener(event)
+
+    def _count(self, refused: int, reason: DropReason, direction: Direction) -> None:
+        for _ in range(refused):
+            self._interface.engine.record_drop(
+                reason, now=self._interface.clock.monotonic(), direction=direction
+            )

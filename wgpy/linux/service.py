@@ -1,0 +1,132 @@
+"""The life of one data plane process: from the devices to the last removed file.
+
+`Service(...)` makes all that can fail (TUN device, UAPI socket); `run` works until there
+is a reason to end, then leaves nothing behind.  The reasons: a signal, the TUN device
+deleted, the UAPI socket removed or replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import Final, Protocol, cast
+
+from wgpy.dataplane.device import Interface
+from wgpy.dataplane.loop import Loop
+from wgpy.dataplane.ports import DeviceGone
+from wgpy.linux.clock import LinuxClock, entropy
+from wgpy.linux.link import LinkWatch
+from wgpy.linux.signals import FolderWatch, Signals
+from wgpy.linux.tun import LinuxTun
+from wgpy.linux.uapi_socket import UapiServer, UnixListener, socket_path
+from wgpy.linux.udp import LinuxUdp
+from wgpy.protocol.crypto import BackendName, backend
+from wgpy.protocol.engine import Engine
+from wgpy.protocol.events import Event
+from wgpy.uapi import UapiError
+
+ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class ServiceLog(Protocol):
+    """Where the service tells what happens; `level` 2 wants every event."""
+
+    level: int
+
+    def error(self, text: str) -> None: ...
+    def verbose(self, text: str) -> None: ...
+
+
+class Service:
+    """A WireGuard interface and its UAPI socket, ready when constructed."""
+
+    def __init__(self, name: str, *, crypto: str, log: ServiceLog) -> None:
+        """Raises `TunError`, `SocketInUse` or OSError, and leaves nothing then."""
+        self._log = log
+        self._clock = LinuxClock()
+        self._tun = LinuxTun(name)
+        try:
+            self._listener = UnixListener(socket_path(self._tun.name))
+        except BaseException:
+            self._tun.close()
+            raise
+        self._engine = Engine(
+            crypto=backend(cast(BackendName, crypto)),
+            entropy=entropy,
+            now=self._clock.monotonic(),
+            wall=self._clock.wall(),
+            mtu=self._tun.mtu,
+        )
+        self._reason = ""
+
+    def run(self) -> str:
+        """Work; returns why it ended.  To be called once, in the main thread, after any fork."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._tun.close)
+            stack.callback(self._listener.close)
+            self._loop = Loop(self._clock)
+            stack.callback(self._loop.close)
+            self._interface = Interface(
+                self._engine,
+                self._tun,
+                LinuxUdp(),
+                self._clock,
+                self._loop,
+                warn=self._log.error,
+            )
+            stack.callback(self._interface.close)
+            server = UapiServer(self._listener, self._interface, self._loop, report=self._report)
+            stack.callback(server.close)
+            if self._log.level >= 2:
+                self._engine.trace_drops = True
+                self._interface.listeners.append(self._trace)
+            self._watch_endings(stack)
+            try:
+                self._follow_link(stack)
+                self._loop.run()
+            except DeviceGone:
+                self._reason = "the TUN device was deleted"
+        return self._reason
+
+    def _watch_endings(self, stack: contextlib.ExitStack) -> None:
+        """Signals, and the removal of the socket (which may have happened already)."""
+        signals = Signals(self._loop)
+        stack.callback(signals.close)
+        for number in ENDING_SIGNALS:
+            signals.on(number, lambda number: self._end(number.name))
+        folder = self._listener.path.parent
+        watch = FolderWatch(folder, self._check_socket, signals, self._loop, self._clock)
+        stack.callback(watch.close)
+        self._loop.call(self._check_socket)
+
+    def _check_socket(self) -> None:
+        if not self._listener.in_place:
+            self._end(f"{self._listener.path} was removed")
+
+    def _end(self, reason: str) -> None:
+        self._reason = reason
+        self._loop.stop()
+
+    def _follow_link(self, stack: contextlib.ExitStack) -> None:
+        """Take the link's state now and whenever the bell rings."""
+        link = LinkWatch(self._tun)
+        stack.callback(link.close)
+        watched = link.fileno()
+
+        def ring() -> None:
+            nonlocal watched
+            state = link.state()
+            self._interface.set_link(up=state.up, mtu=state.mtu)
+            if link.fileno() != watched:  # The device moved to another network namespace.
+                self._loop.unwatch(watched)
+                watched = link.fileno()
+                self._loop.watch(watched, ring)
+
+        self._loop.watch(watched, ring)
+        ring()
+
+    def _report(self, error: UapiError) -> None:
+        self._log.error(f"configuration refused: {error}")
+
+    def _trace(self, event: Event) -> None:
+        self._log.verbose(str(event))

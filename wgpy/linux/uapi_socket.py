@@ -1,0 +1,309 @@
+"""The UAPI socket: /var/run/wireguard/IFACE.sock, through which `wg` configures.
+
+`UnixListener` is the socket's life: mode 0600 from the first moment, a stale one (nobody
+answers) replaced, a live one refused, removed at the end if it still is ours.
+`UapiServer` answers its connections inside the data plane's loop without holding it up:
+reading and writing never block, and text is read and written by one worker thread, so
+that a message with 100,000 allowed IPs does not stop the packets.  Only taking a snapshot
+and applying a change happen in the loop's thread.
+
+What the text means is `wgpy.uapi`'s.  The text holds keys: it is never logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final, Protocol, TypeVar
+
+from wgpy.dataplane.loop import READ, WRITE, Loop
+from wgpy.protocol.settings import DeviceChange, DeviceSnapshot
+from wgpy.uapi import Reply, RequestReader, UapiError, format_set_reply, respond
+
+SOCKET_FOLDER: Final = Path("/var/run/wireguard")
+CHUNK: Final = 1 << 16
+MAX_CONNECTIONS: Final = 64
+"""More clients than this wait in the backlog of the socket."""
+
+T = TypeVar("T")
+
+
+class SocketInUse(Exception):
+    """Another process answers on the socket."""
+
+
+class Configurable(Protocol):
+    """What the server configures: `wgpy.dataplane.device.Interface`."""
+
+    def configure(self, change: DeviceChange) -> None: ...
+    def snapshot(self) -> DeviceSnapshot: ...
+    def now(self) -> int: ...
+
+
+class UnixListener:
+    """A listening unix socket at `path` that only root can reach."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `SocketInUse`, or OSError (no permission)."""
+        self.path = path
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._bind()
+            self.socket.listen(MAX_CONNECTIONS)
+            self._identity = _identity(path)
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """Readable when a client waits."""
+        return self.socket.fileno()
+
+    def accept(self) -> socket.socket | None:
+        """The next client, non-blocking; None when it is gone or there is none."""
+        try:
+            client, _ = self.socket.accept()
+        except OSError:
+            return None
+        client.setblocking(False)
+        return client
+
+    @property
+    def in_place(self) -> bool:
+        """Whether `path` still is this socket, neither removed nor replaced."""
+        return _identity(self.path) == self._identity
+
+    def close(self) -> None:
+        """Stop listening and remove the file, if it still is this socket's."""
+        if self.in_place:
+            self.path.unlink(missing_ok=True)
+        self.socket.close()
+
+    def _bind(self) -> None:
+        old_mask = os.umask(0o177)
+        try:
+            try:
+                self.socket.bind(str(self.path))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                _refuse_live(self.path)
+                self.path.unlink(missing_ok=True)
+                self.socket.bind(str(self.path))
+        finally:
+            os.umask(old_mask)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _refuse_live(path: Path) -> None:
+    """Raise `SocketInUse` if somebody answers; what nobody answers on is stale."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError as error:
+            # EAGAIN: somebody listens, with a full backlog.  Anything else is no socket.
+            if error.errno != errno.EAGAIN:
+                raise
+        raise SocketInUse(f"{path} is in use: another process serves this interface")
+
+
+class UapiServer:
+    """Serves UAPI connections in `loop`; `close` ends them all and removes the socket."""
+
+    def __init__(
+        self,
+        listener: UnixListener,
+        interface: Configurable,
+        loop: Loop,
+        *,
+        report: Callable[[UapiError], None] = lambda _: None,
+    ) -> None:
+        """`report` is told why a request was refused; no secret is in an explanation."""
+        self._listener = listener
+        self._interface = interface
+        self._loop = loop
+        self._report = report
+        self._clients: dict[int, _Connection] = {}
+        self._work: SimpleQueue[tuple[_Connection, str]] | None = None
+        loop.watch(listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Drop all clients and remove the socket."""
+        self._loop.unwatch(self._listener.fileno())
+        for connection in list(self._clients.values()):
+            connection.close()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        client = self._listener.accept()
+        if client is not None:
+            connection = _Connection(client, self._loop, self._ask, self._forget)
+            self._clients[client.fileno()] = connection
+        if len(self._clients) >= MAX_CONNECTIONS:
+            self._loop.unwatch(self._listener.fileno())
+
+    def _forget(self, fd: int) -> None:
+        del self._clients[fd]
+        if len(self._clients) == MAX_CONNECTIONS - 1:
+            self._loop.watch(self._listener.fileno(), self._accept)
+
+    def _ask(self, connection: _Connection, request: str) -> None:
+        """Let the worker answer; it starts with the first request (never before a fork)."""
+        if self._work is None:
+            self._work = SimpleQueue()
+            threading.Thread(
+                target=self._answer_all, args=(self._work,), name="uapi", daemon=True
+            ).start()
+        self._work.put((connection, request))
+
+    def _answer_all(self, work: SimpleQueue[tuple[_Connection, str]]) -> None:
+        """The worker thread: one request after the other, so that all see one order."""
+        while True:
+            connection, request = work.get()
+            try:
+                reply = respond(
+                    request,
+                    snapshot=lambda: self._in_loop(self._interface.snapshot),
+                    apply=lambda change: self._in_loop(lambda: self._interface.configure(change)),
+                    now=lambda: self._in_loop(self._interface.now),
+                )
+            except Exception as error:  # A defect must not leave `wg` waiting for ever.
+                number = errno.EIO
+                reply = Reply(
+                    format_set_reply(number), UapiError(number, 0, "", type(error).__name__)
+                )
+            self._loop.call(lambda c=connection, r=reply: self._finish(c, r))  # type: ignore[misc]
+
+    def _in_loop(self, function: Callable[[], T]) -> T:
+        """Run `function` in the loop's thread and wait for its result or exception."""
+        result: SimpleQueue[T | BaseException] = SimpleQueue()
+
+        def run() -> None:
+            try:
+                result.put(function())
+            except Exception as error:
+                result.put(error)
+
+        self._loop.call(run)
+        outcome = result.get()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _finish(self, connection: _Connection, reply: Reply) -> None:
+        if reply.error is not None:
+            self._report(reply.error)
+        connection.reply(reply.text)
+
+
+class _Connection:
+    """One client: a request is read whole, answered, and only then the next one looked at."""
+
+    def __init__(
+        self,
+        client: socket.socket,
+        loop: Loop,
+        ask: Callable[[_Connection, str], None],
+        forget: Callable[[int], None],
+    ) -> None:
+        self._socket = client
+        self._fd = client.fileno()
+        self._loop = loop
+        self._ask = ask
+        self._forget = forget
+        self._reader = RequestReader()
+        self._requests: deque[str] = deque()
+        self._output = memoryview(b"")
+        self._closing = False
+        loop.watch(self._fd, self._ready, READ)
+
+    def reply(self, text: str) -> None:
+        """Send `text`, as fast as the client takes it, then go on with the next request."""
+        if self._fd < 0:
+            return
+        self._output = memoryview(text.encode())
+        self._write()
+
+    def close(self) -> None:
+        """Forget the client and what it still wanted."""
+        if self._fd >= 0:
+            self._loop.unwatch(self._fd)
+            self._socket.close()
+            fd, self._fd = self._fd, -1
+            self._forget(fd)
+
+    def _ready(self) -> None:
+        if self._output:
+            self._write()
+        else:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(CHUNK)
+            self._requests.extend(self._reader.feed(data) if data else ())
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        except UapiError as error:
+            self._closing = True
+            self.reply(format_set_reply(error.errno))
+            return
+        if not data:
+            self.close()
+        elif self._requests:
+            self._next()
+
+    def _next(self) -> None:
+        """Ask for the next answer; until it is written, the client is not read."""
+        self._loop.unwatch(self._fd)
+        self._ask(self, self._requests.popleft())
+
+    def _write(self) -> None:
+        try:
+            while self._output:
+                self._output = self._output[self._socket.send(self._output[: 4 * CHUNK]) :]
+        except BlockingIOError:
+            self._loop.watch(self._fd, self._ready, WRITE)
+            return
+        except OSError:
+            self.close()
+            return
+        if self._closing:
+            self.close()
+        elif self._requests:
+            self._next()
+        else:
+            self._loop.watch(self._fd, self._ready, READ)
+
+
+def socket_path(interface: str, suffix: str = ".sock", folder: Path = SOCKET_FOLDER) -> Path:
+    """Where `wg` looks for an interface's socket."""
+    return folder / f"{interface}{suffix}"
+
+
+def serves(path: Path) -> bool:
+    """Whether a process answers on the unix socket at `path`."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(path))
+        return True
+    return False
