@@ -1,0 +1,70 @@
+"""`wgpy down`: a tunnel away, with everything that `wgpy up` did for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from wgpy.cli import client
+from wgpy.cli.common import echo_json, json_option
+from wgpy.cli.files import CONFIG_FOLDER, interface_name, load
+from wgpy.cli.quick import Tunnel, take_down
+from wgpy.cli.undo import Ledger
+from wgpy.config import INTERFACE_NAME
+from wgpy.linux.netlink import MAIN_TABLE, Network, Rule, family_of
+from wgpy.protocol.endpoint import Prefix
+from wgpy.protocol.settings import DeviceSnapshot
+
+
+@click.command()
+@click.argument("interface")
+@click.option("-q", "--quiet", is_flag=True, help="Do not print the commands.")
+@json_option
+def down(interface: str, quiet: bool, as_json: bool) -> None:
+    """Take a tunnel down again.
+
+    INTERFACE is its name, or the file that it was set up from.  Interface, addresses,
+    routes, rules and packet filter go, and the PreDown and PostDown hooks run.
+    """
+    file = None
+    if not INTERFACE_NAME.fullmatch(interface) or Path(interface).suffix == ".conf":
+        file = Path(interface)
+        interface = interface_name(file)
+    if os.geteuid() != 0:
+        raise click.ClickException("taking an interface down needs root: try with sudo")
+    ledger = Ledger.load(interface) or _foreign(interface, file)
+    take_down(Tunnel(interface, ledger, quiet or as_json))
+    if as_json:
+        echo_json({"interface": interface, "up": False})
+    elif not quiet:
+        click.echo(click.style(f"{interface} is down", fg="green"), err=True)
+
+
+def _foreign(interface: str, file: Path | None) -> Ledger:
+    """What there is to undo for an interface that another program set up."""
+    device = client.get(interface)
+    with Network() as network:
+        if network.index(interface) is None:
+            raise click.ClickException(f"{interface} is not in this network namespace")
+        ledger = Ledger(interface)
+        ledger.steps = [["rule", *rule] for rule in _rules(network, device)]
+    path = file or CONFIG_FOLDER / f"{interface}.conf"
+    if path.is_file():
+        config = load(path)
+        ledger.pre_down, ledger.post_down = config.pre_down, config.post_down
+    ledger.steps.append(["link", interface])
+    return ledger
+
+
+def _rules(network: Network, device: DeviceSnapshot) -> list[Rule]:
+    """Rules that send everything without the device's mark into the table of that number."""
+    found: list[Rule] = []
+    defaults = {ip for peer in device.peers for ip in peer.allowed_ips if ip.length == 0}
+    for prefix in sorted(defaults, key=Prefix.__str__):
+        rules = network.rules(family_of(prefix.ip))
+        ours = [rule for rule in rules if rule.mark == rule.table == device.fwmark]
+        # Each such rule came with one that keeps the main table's local routes in use.
+        found += ours + [r for r in rules if r.mark is None and r.table == MAIN_TABLE][: len(ours)]
+    return found

@@ -1,0 +1,51 @@
+"""Finding and reading the configuration file that a command line means."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Final
+
+import click
+
+from wgpy.cli.common import note
+from wgpy.cli.config import read_text, render
+from wgpy.config import INTERFACE_NAME, Config, ConfigError, parse_config
+
+CONFIG_FOLDER: Final = Path("/etc/wireguard")
+
+
+def locate(name: str) -> Path:
+    """NAME means /etc/wireguard/NAME.conf, anything else is a path; raises ClickException."""
+    path = CONFIG_FOLDER / f"{name}.conf" if INTERFACE_NAME.fullmatch(name) else Path(name)
+    if not path.exists() and Path(name).is_file():
+        path = Path(name)
+    if not path.exists():
+        raise click.ClickException(f"{path} does not exist")
+    return path
+
+
+def interface_name(path: Path) -> str:
+    """The interface that a file is for: its name without .conf; raises ClickException."""
+    if path.suffix != ".conf" or not INTERFACE_NAME.fullmatch(path.stem):
+        raise click.ClickException(
+            f"{path}: the file must be called INTERFACE.conf, with an interface name of at most"
+            " 15 letters, digits and _=+.-"
+        )
+    return path.stem
+
+
+def load(path: Path) -> Config:
+    """Read and check a file; prints every problem and ends the command when it has errors."""
+    text = read_text(path)
+    try:
+        config = parse_config(text, file=str(path))
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(render(problem, str(path)), err=True)
+        raise click.ClickException(f"{path} cannot be used; nothing was changed") from None
+    for problem in config.notes:
+        click.echo(render(problem, str(path)), err=True)
+    if path.stat().st_mode & stat.S_IRWXO:
+        note(f"warning: {path} is accessible to everybody (chmod 600)")
+    return config
