@@ -138,18 +138,14 @@ class Network:
     def free_table(self, first: int) -> int:
         """The first routing table from `first` on that holds no route of either family."""
         table = first
-        while any(
-            self.routes(family, table=table) for family in (socket.AF_INET, socket.AF_INET6)
-        ):
+        while any(self.routes(family, table=table) for family in (socket.AF_INET, socket.AF_INET6)):
             table += 1
         return table
 
     def mtu_towards(self, ip: AddressBytes) -> int | None:
         """MTU of the route to an address, or of its interface; None without a route."""
         try:
-            answers = list(
-                self._ip.route("get", dst=format_address(ip), family=family_of(ip))
-            )
+            answers = list(self._ip.route("get", dst=format_address(ip), family=family_of(ip)))
         except NetlinkError:
             return None
         return self._mtu(answers[0]) if answers else None
