@@ -136,9 +136,15 @@ class Device:
 
     def erase_keys(self, peer: Peer) -> None:
         """Forget all key material of `peer` (§6.3)."""
+        self.drop_initiation(peer)
+        self.release(peer.erase())
+
+    def drop_initiation(self, peer: Peer) -> None:
+        """Forget the handshake that we began; its index and ephemeral key mean nothing now."""
         if peer.initiation is not None:
             self.indices.pop(peer.initiation.local_index, None)
-        self.release(peer.erase())
+            self.crypto.forget(peer.initiation.ephemeral_private)
+            peer.initiation = None
 
     def drop_staged(self, peer: Peer, reason: DropReason, now: int) -> None:
         """Empty the peer's queue, naming why."""

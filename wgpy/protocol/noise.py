@@ -224,6 +224,7 @@ def create_response(
     key = transcript.mix_psk("psk", preshared_key)
     # {}
     encrypted_nothing = transcript.seal("{}", key, b"")
+    crypto.forget(ephemeral_private)
     initiator_sends, responder_sends = transcript.split()
     response = Response(sender_index, message.sender_index, ephemeral_public, encrypted_nothing)
     return response, TransportKeys(send=responder_sends, receive=initiator_sends)
@@ -255,5 +256,6 @@ def consume_response(
     # {}
     if transcript.open("{}", key, message.encrypted_nothing) is None:
         return None
+    crypto.forget(sent.ephemeral_private)
     initiator_sends, responder_sends = transcript.split()
     return TransportKeys(send=initiator_sends, receive=responder_sends)

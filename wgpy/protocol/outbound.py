@@ -107,7 +107,7 @@ def note_sent(device: Device, peer: Peer, size: int, now: int, *, content: bool)
 
 def send_keepalive(device: Device, peer: Peer, now: int) -> None:
     """An empty packet to `peer`, unless packets wait: they will say as much (§6.5)."""
-    if peer.endpoint is None:
+    if peer.endpoint is None or not device.up:
         return
     if not peer.staged:
         peer.staged.append(KEEPALIVE)
@@ -147,8 +147,7 @@ def initiate(device: Device, peer: Peer, now: int, *, retry: bool = False) -> No
 def _make_initiation(device: Device, peer: Peer, private_key: PrivateKey, now: int) -> bytes:
     """A fresh initiation, which replaces the one that may be pending (§6.4)."""
     assert device.public_key is not None
-    if peer.initiation is not None:
-        device.indices.pop(peer.initiation.local_index, None)
+    device.drop_initiation(peer)
     ephemeral = PrivateKey.clamp(device.entropy(32))
     message, peer.initiation = noise.create_initiation(
         device.crypto,
