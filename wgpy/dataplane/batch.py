@@ -1,0 +1,183 @@
+"""A train: transport messages of equal size, back to back in one buffer.
+
+It is what one UDP GSO send takes and what one UDP GRO receive gives: every message has
+the same size, only the last may be shorter.  `Rows` is the fixed geometry of such a
+train: for one message size it holds, made once,
+
+* numpy columns over the header fields (§5.4.6: type ‖ receiver_index ‖ counter), so that
+  a whole train is labelled or read by a few array operations, and
+* memoryviews of every plaintext and ciphertext, so that sealing and opening in place is
+  one `map` over ready objects.
+
+Layout of message i, at ``i * stride``:
+
+    0  type 04 00 00 00 │ 4  receiver_index │ 8  counter │ 16  plaintext … │ tag (16 bytes)
+
+A `Slab` owns the buffer and remembers the geometries it has used.  Nothing here knows
+sessions, peers or IP.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from wgpy.protocol.constants import (
+    TAG_SIZE,
+    TRANSPORT_HEADER_SIZE,
+    TRANSPORT_OVERHEAD,
+    TYPE_TRANSPORT,
+)
+
+Bytes = npt.NDArray[np.uint8]
+Column = npt.NDArray[Any]
+
+MAX_MESSAGES: Final = 128
+"""UDP_MAX_SEGMENTS of Linux since 6.10: what may arrive at once."""
+MAX_SENT: Final = 64
+"""UDP_MAX_SEGMENTS of older kernels: what one UDP GSO send may hold on all of them."""
+MAX_TRAIN: Final = 65_507
+"""Bytes of one IPv4 UDP payload."""
+SLAB_SIZE: Final = 2 << 16
+"""A train of `MAX_TRAIN` bytes with its last message in full."""
+_REMEMBERED: Final = 64
+"""Geometries a slab keeps ready: some 20 KB each at 45 messages."""
+
+_INDEX_SHIFT: Final = 32
+_NO_DATA: Final = repeat(None)
+
+ARANGE: Final = np.arange(MAX_MESSAGES, dtype=np.uint64)
+
+
+def message_head(index: int) -> int:
+    """The first eight bytes of a transport message for `index`, as a little-endian number."""
+    return TYPE_TRANSPORT | index << _INDEX_SHIFT
+
+
+class Nonces:
+    """Ready nonces (4 zero bytes ‖ LE64 counter), filled by one array operation."""
+
+    __slots__ = ("counters", "views")
+
+    def __init__(self) -> None:
+        buffer = bytearray(12 * MAX_MESSAGES)
+        view = memoryview(buffer)
+        self.views = [view[i : i + 12] for i in range(0, len(buffer), 12)]
+        self.counters: Column = np.ndarray(
+            (MAX_MESSAGES,), "<u8", buffer, offset=4, strides=(12,)
+        )
+
+
+class Rows:
+    """Columns and views of a train with messages of `stride` bytes.
+
+    `capacity` is how many one send may hold, `room` how many there is place for.
+    """
+
+    __slots__ = (
+        "_nonces",
+        "_view",
+        "bytes",
+        "capacity",
+        "counters",
+        "heads",
+        "plain",
+        "plaintexts",
+        "room",
+        "sealed",
+        "stride",
+    )
+
+    def __init__(self, buffer: bytearray, view: memoryview, stride: int, nonces: Nonces) -> None:
+        """`stride` from 32 (an empty packet) to the size of `buffer`."""
+        self.stride = stride
+        self.plain = stride - TRANSPORT_OVERHEAD
+        self.capacity = max(1, min(MAX_SENT, MAX_TRAIN // stride))
+        self.room = min(MAX_MESSAGES, SLAB_SIZE // stride)
+        self._view = view
+        self._nonces = nonces
+        shape, strides = (self.room,), (stride,)
+        self.heads: Column = np.ndarray(shape, "<u8", buffer, 0, strides)
+        self.counters: Column = np.ndarray(shape, "<u8", buffer, 8, strides)
+        self.bytes: Bytes = np.ndarray(
+            (self.room, stride), np.uint8, buffer, 0, (stride, 1)
+        )
+        starts = range(0, self.room * stride, stride)
+        body, tag = TRANSPORT_HEADER_SIZE, stride - TAG_SIZE
+        self.plaintexts = [view[i + body : i + tag] for i in starts]
+        self.sealed = [view[i + body : i + stride] for i in starts]
+
+    def label(self, count: int, index: int, counter: int) -> None:
+        """Headers of messages 0 … count-1 with ascending counters from `counter`."""
+        self.heads[:count] = message_head(index)
+        self.counters[:count] = ARANGE[:count] + np.uint64(counter)
+
+    def message(self, index: int, plain: int) -> tuple[memoryview, memoryview]:
+        """Plaintext and ciphertext views of a message with `plain` bytes of plaintext."""
+        start = index * self.stride + TRANSPORT_HEADER_SIZE
+        end = start + plain
+        return self._view[start:end], self._view[start : end + TAG_SIZE]
+
+    def seal(self, encrypt_into: Callable[..., Any], count: int, last: int) -> memoryview:
+        """Seal `count` labelled messages in place; the last has `last` plaintext bytes.
+
+        Returns the whole train.
+        """
+        plaintexts, sealed = self._columns(count, last)
+        deque(map(encrypt_into, self._nonces.views, plaintexts, _NO_DATA, sealed), 0)
+        return self._view[: (count - 1) * self.stride + last + TRANSPORT_OVERHEAD]
+
+    def open(
+        self, decrypt_into: Callable[..., Any], count: int, last: int, failure: type[Exception]
+    ) -> list[int]:
+        """Open `count` messages in place; returns the numbers of those whose tag is wrong."""
+        plaintexts, sealed = self._columns(count, last)
+        nonces = self._nonces.views
+        done: list[Any] = []
+        wrong: list[int] = []
+        while len(done) < count:
+            at = len(done)
+            try:
+                done.extend(
+                    map(decrypt_into, nonces[at:], sealed[at:], _NO_DATA, plaintexts[at:])
+                )
+            except failure:
+                wrong.append(len(done))
+                done.append(None)
+        return wrong
+
+    def _columns(
+        self, count: int, last: int
+    ) -> tuple[Sequence[memoryview], Sequence[memoryview]]:
+        """The first `count` views of each kind; fills the nonces from the counters."""
+        self._nonces.counters[:count] = self.counters[:count]
+        plaintexts, sealed = self.plaintexts[:count], self.sealed[:count]
+        if last != self.plain:
+            plaintexts[-1], sealed[-1] = self.message(count - 1, last)
+        return plaintexts, sealed
+
+
+class Slab:
+    """One reusable buffer for trains."""
+
+    __slots__ = ("_nonces", "_rows", "buffer", "view")
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(SLAB_SIZE)
+        self.view = memoryview(self.buffer)
+        self._nonces = Nonces()
+        self._rows: dict[int, Rows] = {}
+
+    def rows(self, stride: int) -> Rows:
+        """The geometry for messages of `stride` bytes (32 … `SLAB_SIZE`)."""
+        rows = self._rows.get(stride)
+        if rows is None:
+            if len(self._rows) >= _REMEMBERED:
+                del self._rows[next(iter(self._rows))]
+            rows = self._rows[stride] = Rows(self.buffer, self.view, stride, self._nonces)
+        return rows

@@ -1,0 +1,113 @@
+"""Cutting: a super-packet from the TUN device becomes plaintexts of a train.
+
+The payload is copied once, from the buffer it was read into to the rows of the train;
+headers, lengths, checksums and padding are array operations over all rows
+(`offload_headers`).  What is written is the plaintext of §5.4.6, zero-padded; headers of
+the transport messages and sealing are `batch`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from wgpy.dataplane.batch import Bytes, Column, Rows
+from wgpy.dataplane.offload import (
+    Shape,
+    SuperPacket,
+    stated_pseudo_sum,
+)
+from wgpy.dataplane.offload_headers import Cut, Stencil, row_sums
+from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE
+
+_REMEMBERED: Final = 64
+
+
+class Stencils:
+    """The stencils made so far, one per shape of headers."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: dict[Shape, Stencil] = {}
+
+    def __getitem__(self, shape: Shape) -> Stencil:
+        stencil = self._made.get(shape)
+        if stencil is None:
+            if len(self._made) >= _REMEMBERED:
+                del self._made[next(iter(self._made))]
+            stencil = self._made[shape] = Stencil(shape)
+        return stencil
+
+
+def cuts(super_packet: SuperPacket, capacity: int) -> Iterator[Cut]:
+    """The super-packet in trains of at most `capacity` segments."""
+    total = super_packet.segments
+    for first in range(0, total, capacity):
+        count = min(capacity, total - first)
+        final = first + count == total
+        last = super_packet.last if final else super_packet.width
+        yield Cut(first, count, super_packet.width, last, final)
+
+
+def segment(
+    stencils: Stencils,
+    rows: Rows,
+    buffer: bytearray,
+    start: int,
+    super_packet: SuperPacket,
+    cut: Cut,
+) -> None:
+    """Write the plaintexts of `cut` into `rows`, padded with zeros to their size.
+
+    The super-packet lies at `start` of `buffer`, which has room for one more segment
+    behind it: that part is overwritten with zeros.
+    """
+    shape, width, count = super_packet.shape, cut.width, cut.segments
+    body = start + shape.length + cut.first * width
+    missing = width - cut.last
+    if missing:
+        end = body + count * width
+        buffer[end - missing : end] = bytes(missing)
+    payload: Bytes = np.ndarray((count, width), np.uint8, buffer, body)
+    whole = bytes(buffer[start : start + shape.length])
+    pseudo = stated_pseudo_sum(whole, shape, super_packet.size)
+    headers = stencils[shape].write(whole, cut, row_sums(payload), pseudo)
+    at, out = TRANSPORT_HEADER_SIZE, rows.bytes[:count]
+    out[:, at : at + shape.length] = headers
+    at += shape.length
+    out[:, at : at + width] = payload
+    padding = TRANSPORT_HEADER_SIZE + rows.plain - (at + width)
+    if padding:
+        out[:, at + width : at + width + padding] = 0
+
+
+def gather(
+    rows: Rows, buffer: bytearray, start: int, stride: int, count: int, size: int
+) -> None:
+    """Copy `count` packets of `size` bytes, `stride` apart in `buffer`, into `rows`, padded."""
+    packets: Bytes = np.ndarray((count, size), np.uint8, buffer, start, (stride, 1))
+    out, at = rows.bytes[:count], TRANSPORT_HEADER_SIZE
+    out[:, at : at + size] = packets
+    if size < rows.plain:
+        out[:, at + size : at + rows.plain] = 0
+
+
+def complete_checksums(rows: Rows, count: int, size: int, start: int, offset: int) -> None:
+    """What NEEDS_CSUM asks, for `count` packets of `size` bytes; see `complete_checksum`.
+
+    `start` and `start + offset` are even offsets inside the packets.
+    """
+    at = TRANSPORT_HEADER_SIZE
+    sums = row_sums(rows.bytes[:count, at + start : at + size])
+    result = (np.uint32(65_535 * 65_535) - sums) % np.uint32(65_535)
+    if offset == 6:
+        result[result == 0] = 0xFFFF  # RFC 768, as `complete_checksum`
+    field: Column = np.ndarray(
+        (count,), "<u2", rows.bytes, at + start + offset, (rows.stride,)
+    )
+    field[:] = result
+
+
