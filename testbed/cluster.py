@@ -215,7 +215,7 @@ class Cluster:
 
     def _strict_ready(self, node: str) -> bool:
         done = self.namespaces[node].run(
-            dataplane.program("wgpy"), "strict", "status", "--json", check=False
+            dataplane.program("wgpy"), "strict", "status", dataplane.DEVICE, "--json", check=False
         )
         return done.returncode == 0
 

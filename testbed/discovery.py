@@ -106,8 +106,9 @@ def node_entry(topology: Topology, node: Node, key: PublicKey | None) -> dict[st
     }
     if key is not None:
         entry["public_key"] = key.base64
-    if topology.slices:
-        entry["pod_cidrs"] = [str(cidr) for cidr in node.pod_cidrs]
+    # Without slices a pod is known by its own entry alone, but its node may send for it.
+    kind = "pod_cidrs" if topology.slices else "allowed_ips"
+    entry[kind] = [str(cidr) for cidr in node.pod_cidrs]
     if labels:
         entry["labels"] = labels
     return entry
@@ -117,7 +118,7 @@ def agent_config(topology: Topology, node: Node, *, mode: str | None = None) -> 
     """The agent's own file for `node`; paths in it are relative to where it lies."""
     networks = [n for underlay in topology.underlays for n in underlay.networks]
     lines = ["# Written by the testbed.", ""]
-    lines += _section("node", {
+    lines += _section("agent", {
         "name": node.name,
         "interface": DEVICE,
         "underlay": [f"eth{index}" for index in range(len(node.underlays))],
