@@ -8,9 +8,9 @@ RFC 791, RFC 8200 §4, RFC 9293 §3.1.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
-from wgpy.protocol.endpoint import AddressBytes
+from wgpy.protocol.packet import read_addresses
 from wgpy.protocol.policy import Buffer
 
 TCP: Final = 6
@@ -27,35 +27,13 @@ _AUTHENTICATION: Final = 51
 _DESTINATION_OPTIONS: Final = 60
 
 
-class Addresses(NamedTuple):
-    """Packed source and destination of a well-formed packet."""
-
-    source: AddressBytes
-    destination: AddressBytes
-
-
-def addresses(packet: Buffer) -> Addresses | None:
-    """The addresses; None where the packet is not IP or shorter than it says."""
-    size = len(packet)
-    version = packet[0] >> 4 if size else 0
-    if version == 4 and size >= _IPV4_HEADER:
-        header, total = (packet[0] & 15) * 4, _uint16(packet, 2)
-        if _IPV4_HEADER <= header <= total <= size:
-            return Addresses(bytes(packet[12:16]), bytes(packet[16:20]))
-    elif version == 6 and size >= _IPV6_HEADER and _uint16(packet, 4) + _IPV6_HEADER <= size:
-        return Addresses(bytes(packet[8:24]), bytes(packet[24:40]))
-    return None
-
-
 def tcp_ports(packet: Buffer) -> tuple[int, int] | None:
     """(source, destination) port of a TCP packet or first fragment, or None."""
-    if addresses(packet) is None:
+    addresses = read_addresses(packet)
+    if addresses is None:
         return None
-    if packet[0] >> 4 == 4:
-        start, end = _ipv4_tcp(packet), _uint16(packet, 2)
-    else:
-        end = _uint16(packet, 4) + _IPV6_HEADER
-        start = _ipv6_tcp(packet, end)
+    end = addresses.total_length
+    start = _ipv4_tcp(packet) if packet[0] >> 4 == 4 else _ipv6_tcp(packet, end)
     if start is None or start + _TCP_HEADER > end:
         return None
     tcp_header = (packet[start + 12] >> 4) * 4

@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from wgpy import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wgpy.dataplane.control import ControlledPolicy
     from wgpy.linux.service import Service
 
 NAME_SIZE: Final = 15
@@ -63,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         _fail(f"this system is {sys.platform}: wireguard-py needs Linux and its TUN device")
     level = LEVELS.get(os.environ.get("LOG_LEVEL", "error").lower(), 1)
     log = Log(arguments.interface, level)
-    service = _open(arguments.interface, arguments.crypto, log)
+    policy = _load_policy(arguments.policy) if arguments.policy else None
+    service = _open(arguments.interface, arguments.crypto, log, policy)
     if not arguments.foreground:
         _go_to_background(keep_output="LOG_LEVEL" in os.environ and level > 0)
     log.verbose(f"wireguard-py {__version__} ready, process {os.getpid()}")
@@ -93,6 +97,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="which implementation of the primitives (default: %(default)s; reference is"
         " readable, slow and not constant-time: for teaching only)",
     )
+    parser.add_argument(
+        "--policy",
+        metavar="NAME",
+        help="put the policy of this name (or MODULE:FUNCTION) in front, driven through"
+        " /var/run/wireguard/IFACE.control",
+    )
     parser.add_argument("--version", action="version", version=f"wireguard-py {__version__}")
     return parser.parse_args(argv)
 
@@ -108,14 +118,30 @@ def _interface_name(text: str) -> str:
     return text
 
 
-def _open(name: str, crypto: str, log: Log) -> Service:
+def _load_policy(name: str) -> ControlledPolicy:
+    """Made by an entry point of the group ``wgpy.policies``, or by ``MODULE:FUNCTION``."""
+    from importlib.metadata import EntryPoint, entry_points
+
+    offered = entry_points(group="wgpy.policies")
+    found = [EntryPoint("", name, "")] if ":" in name else [e for e in offered if e.name == name]
+    if not found:
+        known = ", ".join(sorted(e.name for e in offered)) or "none"
+        _fail(f"no policy is named {name!r} (installed: {known})")
+    try:
+        make: Callable[[], ControlledPolicy] = found[0].load()
+    except (ImportError, AttributeError) as error:
+        _fail(f"the policy {name!r} cannot be loaded: {error}")
+    return make()
+
+
+def _open(name: str, crypto: str, log: Log, policy: ControlledPolicy | None) -> Service:
     """Everything that can fail, while there still is a terminal to say so on."""
     from wgpy.linux.service import Service
     from wgpy.linux.tun import TunError
     from wgpy.linux.uapi_socket import SocketInUse
 
     try:
-        return Service(name, crypto=crypto, log=log)
+        return Service(name, crypto=crypto, log=log, policy=policy)
     except (TunError, SocketInUse) as error:
         _fail(str(error))
     except OSError as error:

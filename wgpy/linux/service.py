@@ -1,6 +1,7 @@
 """The life of one data plane process: from the devices to the last removed file.
 
-`Service(...)` makes all that can fail (TUN device, UAPI socket); `run` works until there
+`Service(...)` makes all that can fail (TUN device, UAPI socket, with a policy also the
+control socket); `run` works until there
 is a reason to end, then leaves nothing behind.  The reasons: a signal, the TUN device
 deleted, the UAPI socket removed or replaced.
 """
@@ -11,6 +12,7 @@ import contextlib
 import signal
 from typing import Final, Protocol, cast
 
+from wgpy.dataplane.control import ControlledPolicy, ControlServer
 from wgpy.dataplane.device import Interface
 from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import DeviceGone
@@ -40,14 +42,20 @@ class ServiceLog(Protocol):
 class Service:
     """A WireGuard interface and its UAPI socket, ready when constructed."""
 
-    def __init__(self, name: str, *, crypto: str, log: ServiceLog) -> None:
+    def __init__(
+        self, name: str, *, crypto: str, log: ServiceLog, policy: ControlledPolicy | None = None
+    ) -> None:
         """Raises `TunError`, `SocketInUse` or OSError, and leaves nothing then."""
+        self._policy = policy
         self._log = log
         self._clock = LinuxClock()
         self._tun = LinuxTun(name)
         try:
             self._listener = UnixListener(socket_path(self._tun.name))
+            self._control = self._listen_for_control()
         except BaseException:
+            if hasattr(self, "_listener"):
+                self._listener.close()
             self._tun.close()
             raise
         self._engine = Engine(
@@ -56,14 +64,22 @@ class Service:
             now=self._clock.monotonic(),
             wall=self._clock.wall(),
             mtu=self._tun.mtu,
+            policy=policy,
         )
         self._reason = ""
+
+    def _listen_for_control(self) -> UnixListener | None:
+        if self._policy is None:
+            return None
+        return UnixListener(socket_path(self._tun.name, ".control"))
 
     def run(self) -> str:
         """Work; returns why it ended.  To be called once, in the main thread, after any fork."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._tun.close)
             stack.callback(self._listener.close)
+            if self._control is not None:
+                stack.callback(self._control.close)
             self._loop = Loop(self._clock)
             stack.callback(self._loop.close)
             self._interface = Interface(
@@ -77,6 +93,9 @@ class Service:
             stack.callback(self._interface.close)
             server = UapiServer(self._listener, self._interface, self._loop, report=self._report)
             stack.callback(server.close)
+            if self._control is not None and self._policy is not None:
+                control = ControlServer(self._control, self._interface, self._policy)
+                stack.callback(control.close)
             if self._log.level >= 2:
                 self._engine.trace_drops = True
                 self._interface.listeners.append(self._trace)
