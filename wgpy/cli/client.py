@@ -14,6 +14,7 @@ from typing import Final
 
 import click
 
+from wgpy.linux.uapi_socket import SOCKET_FOLDER
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.keys import PublicKey
 from wgpy.protocol.settings import DeviceChange, DeviceSnapshot
@@ -27,7 +28,6 @@ from wgpy.uapi import (
     parse_set_reply,
 )
 
-SOCKET_FOLDER: Final = Path("/var/run/wireguard")
 TIMEOUT: Final = 30.0
 """Seconds to wait for an answer: a device with 100,000 allowed IPs needs some."""
 

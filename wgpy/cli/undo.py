@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from wgpy.cli.client import SOCKET_FOLDER
 from wgpy.linux.netlink import Network, NetworkError, Rule
+from wgpy.linux.uapi_socket import SOCKET_FOLDER
 
 
 def network_namespace() -> int:

@@ -1,0 +1,150 @@
+"""`wgpy ping`: where the way to a peer is broken: UDP, WireGuard or the inner network.
+
+With a configuration file the test is made by an engine in this process and needs no
+root.  With a running interface the tunnel itself is tested, and its counters tell why.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import click
+
+from wgpy.cli import client
+from wgpy.cli.common import echo_json, json_option
+from wgpy.cli.files import load, locate
+from wgpy.cli.ping_layers import ping_config, ping_interface, ping_udp
+from wgpy.cli.ping_report import Layer, Status
+from wgpy.cli.quick import resolve
+from wgpy.config import Config
+from wgpy.protocol.crypto import backend
+from wgpy.protocol.endpoint import AddressBytes, Endpoint, Prefix, parse_address
+from wgpy.protocol.keys import PublicKey
+from wgpy.protocol.settings import DeviceSnapshot
+
+
+@click.command()
+@click.argument("target")
+@click.option("-p", "--peer", "wanted", help="Public key of the peer, or its beginning.")
+@click.option("-i", "--inner", help="Inner address to ping (default: the peer's one host).")
+@click.option("-c", "--count", default=4, show_default=True, type=click.IntRange(1, 1000))
+@click.option(
+    "-W", "--timeout", default=6.0, show_default=True, help="Seconds to wait for a handshake."
+)
+@click.option("--force", is_flag=True, help="Test a file whose interface is running.")
+@json_option
+def ping(
+    target: str,
+    wanted: str | None,
+    inner: str | None,
+    count: int,
+    timeout: float,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Test a peer at three layers: UDP, WireGuard, inner IP.
+
+    TARGET is a running interface or a configuration file.  With a file no interface and
+    no root is needed: this process makes the handshake itself.  For the peer it then is
+    the owner of the file's key, so a session that the key has elsewhere is replaced.
+
+    Exit code 0: every layer that was tested answers.
+    """
+    address = _inner_address(inner)
+    running = target in client.interfaces()
+    if running:
+        device = client.get(target)
+        chosen = _choose(_peers_of_device(device), wanted, address)
+        address = address or chosen.only_host()
+        layers = [ping_udp(chosen.endpoint, device.fwmark)]
+        layers += ping_interface(target, chosen.public_key, address, count)
+    else:
+        config = load(locate(target))
+        _refuse_running(config, force)
+        chosen = _choose(_peers_of_config(config), wanted, address)
+        address = address or chosen.only_host()
+        layers = [ping_udp(chosen.endpoint)]
+        layers += ping_config(config, chosen.public_key, chosen.endpoint, address, count, timeout)
+    _report(target, chosen, layers, as_json)
+    sys.exit(1 if any(layer.status is Status.FAILED for layer in layers) else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    public_key: PublicKey
+    endpoint: Endpoint | None
+    allowed_ips: tuple[Prefix, ...]
+
+    def only_host(self) -> AddressBytes | None:
+        """The first allowed IP that is a single address: most likely the peer itself."""
+        hosts = (ip.ip for ip in self.allowed_ips if ip.length == len(ip.ip) * 8)
+        return next(hosts, None)
+
+    def covers(self, address: AddressBytes) -> int:
+        """Length of the longest allowed prefix that holds the address; -1 for none."""
+        return max((ip.length for ip in self.allowed_ips if address in ip), default=-1)
+
+
+def _inner_address(text: str | None) -> AddressBytes | None:
+    try:
+        return parse_address(text) if text else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--inner") from error
+
+
+def _peers_of_device(device: DeviceSnapshot) -> list[_Peer]:
+    return [_Peer(peer.public_key, peer.endpoint, peer.allowed_ips) for peer in device.peers]
+
+
+def _peers_of_config(config: Config) -> list[_Peer]:
+    return [
+        _Peer(peer.public_key, resolve(peer.endpoint) if peer.endpoint else None, peer.allowed_ips)
+        for peer in config.peers
+    ]
+
+
+def _choose(peers: list[_Peer], wanted: str | None, inner: AddressBytes | None) -> _Peer:
+    if wanted:
+        peers = [peer for peer in peers if peer.public_key.base64.startswith(wanted)]
+    elif inner:
+        covering = [peer for peer in peers if peer.covers(inner) >= 0]
+        peers = sorted(covering, key=lambda peer: -peer.covers(inner))[:1]
+    if len(peers) == 1:
+        return peers[0]
+    if not peers:
+        raise click.ClickException("no such peer: see --peer and --inner")
+    known = "\n".join(f"  {peer.public_key.base64}" for peer in peers)
+    raise click.ClickException(f"say which peer with --peer KEY:\n{known}")
+
+
+def _refuse_running(config: Config, force: bool) -> None:
+    """A test with the key of a running interface would take that interface's session over."""
+    if config.private_key is None:
+        raise click.ClickException("the file has no PrivateKey: no handshake can be made")
+    if force:
+        return
+    public = backend().public_key(config.private_key)
+    for name in client.interfaces():
+        try:
+            used = client.get(name).public_key
+        except client.DeviceUnreachable:
+            continue
+        if used == public:
+            message = f"interface {name} is running with this key: try `wgpy ping {name}`"
+            raise click.ClickException(f"{message}, or --force to take its session over")
+
+
+def _report(target: str, chosen: _Peer, layers: list[Layer], as_json: bool) -> None:
+    if as_json:
+        document = {
+            "target": target,
+            "peer": chosen.public_key.base64,
+            "endpoint": str(chosen.endpoint) if chosen.endpoint else None,
+            "layers": {layer.name: layer.as_dict() for layer in layers},
+        }
+        echo_json(document)
+        return
+    click.echo(f"peer {chosen.public_key.base64} at {chosen.endpoint or '(no endpoint)'}")
+    for layer in layers:
+        click.echo(layer.render())
