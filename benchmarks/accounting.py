@@ -46,13 +46,14 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One line of ``/proc/PID/stat``; `cpu` includes reaped children."""
+    """One line of ``/proc/PID/stat``; `cpu` includes reaped children, `alone` does not."""
 
     pid: int
     parent: int
     name: str
     kernel: bool
     cpu: Cpu
+    alone: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ def parse_stat(line: str) -> Process:
         name=line[opening + 1 : closing],
         kernel=bool(flags & _KERNEL_THREAD),
         cpu=Cpu((times[0] + times[2]) / TICKS, (times[1] + times[3]) / TICKS),
+        alone=(times[0] + times[1]) / TICKS,
     )
 
 
@@ -164,7 +166,7 @@ def _busiest(before: Snapshot, after: Snapshot, own: int) -> str:
         if process.kernel or process.pid in mine:
             continue
         earlier = before.processes.get(process.pid)
-        used = process.cpu.since(earlier.cpu if earlier else Cpu()).total
+        used = process.alone - (earlier.alone if earlier else 0.0)
         if used > best:
             best, name = used, process.name
     return f"{name} ({best:.1f} s)" if name else ""

@@ -155,6 +155,27 @@ def _two_cores(text: str, needed: bool) -> tuple[int, int]:
     return left, right
 
 
+@bench.command()
+@click.option("--quick", is_flag=True, help="A minute instead of ten; figures not to quote.")
+@click.option("--only", default="", metavar="TEXT", help="Only cases whose name holds this.")
+@output_options
+def micro(quick: bool, only: str, out: Path | None, as_json: bool) -> None:
+    """Single operations, per crypto backend, timed by pyperf."""
+    from benchmarks import micro as single
+
+    def said(line: str) -> None:
+        if not as_json:
+            click.echo(line, err=True)
+
+    try:
+        recording = single.measure(quick=quick, only=only, said=said)
+    except single.MicroError as error:
+        raise click.ClickException(str(error)) from error
+    if not recording.samples:
+        raise click.ClickException(f"no case has {only!r} in its name")
+    finish(recording, out, as_json)
+
+
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
