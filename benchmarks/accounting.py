@@ -106,6 +106,14 @@ class Foreign:
     def disturbed(self) -> bool:
         return self.share > DISTURBED_SHARE and self.seconds > RESOLUTION
 
+    @property
+    def words(self) -> str:
+        """Who disturbed and how much; empty when nobody did."""
+        if not self.disturbed:
+            return ""
+        most = f", most of it {self.busiest}" if self.busiest else ""
+        return f"others used {self.share:.0%} of the machine{most}"
+
 
 def parse_stat(line: str) -> Process:
     """A ``/proc/PID/stat`` line; the name may hold spaces and parentheses."""

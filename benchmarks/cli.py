@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from benchmarks.implementations import Implementation
     from benchmarks.model import Recording
 
 
@@ -109,16 +110,9 @@ def system_options(
     tries: int | None, congestion: str, mtu: int,
 ) -> Any:  # fmt: skip
     """`system.Options` from the command line; raises click's errors."""
-    from benchmarks import implementations as known
     from benchmarks import system as whole
     from benchmarks.loads import LOADS, Effort
 
-    try:
-        chosen = [known.parse(text) for text in implementations] or known.defaults()
-    except known.ImplementationError as error:
-        raise click.ClickException(str(error)) from error
-    if repeated := {i.name for i in chosen if [j.name for j in chosen].count(i.name) > 1}:
-        raise click.ClickException(f"--impl given twice: {', '.join(sorted(repeated))}")
     possible = (*LOADS, whole.START)
     if unknown := [load for load in loads if load not in possible]:
         raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(possible)}",
@@ -126,7 +120,7 @@ def system_options(
     pinning = pinning or ("free" if quick else "both")
     length = seconds or (1.0 if quick else 5.0)
     return whole.Options(
-        implementations=tuple(chosen),
+        implementations=parse_implementations(implementations),
         effort=Effort(
             seconds=length,
             trials=4 if quick else 9,
@@ -142,6 +136,20 @@ def system_options(
         mtu=mtu,
         cores=_two_cores(cores, needed=pinning != "free"),
     )
+
+
+def parse_implementations(texts: tuple[str, ...]) -> tuple[Implementation, ...]:
+    """What ``--impl`` names, all that the host offers when it is not given; click's errors."""
+    from benchmarks import implementations as known
+
+    try:
+        chosen = [known.parse(text) for text in texts] or known.defaults()
+    except known.ImplementationError as error:
+        raise click.ClickException(str(error)) from error
+    names = [implementation.name for implementation in chosen]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise click.ClickException(f"--impl given twice: {', '.join(sorted(repeated))}")
+    return tuple(chosen)
 
 
 def _two_cores(text: str, needed: bool) -> tuple[int, int]:
@@ -173,6 +181,49 @@ def micro(quick: bool, only: str, out: Path | None, as_json: bool) -> None:
         raise click.ClickException(str(error)) from error
     if not recording.samples:
         raise click.ClickException(f"no case has {only!r} in its name")
+    finish(recording, out, as_json)
+
+
+@bench.command()
+@click.option("--quick", is_flag=True, help="Seconds instead of minutes; figures not to quote.")
+@output_options
+def pipeline(quick: bool, out: Path | None, as_json: bool) -> None:
+    """The packet path in memory: packets and bytes per CPU second."""
+    from benchmarks import pipeline as path
+    from benchmarks.progress import lines
+
+    said = lines(quiet=as_json)
+    seconds, repetitions = (0.2, 3) if quick else (1.0, 10)
+    finish(path.measure(seconds=seconds, repetitions=repetitions, said=said), out, as_json)
+
+
+@bench.command()
+@click.option("--quick", is_flag=True, help="Short curves and seconds; figures not to quote.")
+@click.option("--impl", "implementations", multiple=True, metavar="NAME|NAME=PATH",
+              help="For the floods, as with `system` [wireguard-go and wgpy].")  # fmt: skip
+@click.option("--floods/--no-floods", default=True,
+              help="Whole tunnels under floods of initiations (root).")  # fmt: skip
+@output_options
+def scale(
+    quick: bool, implementations: tuple[str, ...], floods: bool, out: Path | None, as_json: bool
+) -> None:
+    """Growth with peers, allowed IPs and handshakes; tunnels under floods."""
+    from benchmarks import flood
+    from benchmarks import scale as growth
+    from benchmarks.progress import Progress, lines
+
+    if floods and os.geteuid() != 0:
+        raise click.ClickException("floods need root: run with sudo, or give --no-floods")
+    plan = growth.Plan(0.2, 2, 1_000, 10_000, 200) if quick else growth.Plan()
+    chosen = parse_implementations(implementations or ("wireguard-go", "wgpy"))
+    recording = growth.measure(plan, lines(quiet=as_json))
+    if floods:
+        floods_plan = flood.Plan(chosen, 1, 1.0, 1) if quick else flood.Plan(chosen)
+        try:
+            with Progress(floods_plan.steps, quiet=as_json) as progress:
+                flood.measure(floods_plan, recording, progress)
+        except KeyboardInterrupt:
+            recording.notes.append("interrupted: the recording is incomplete")
     finish(recording, out, as_json)
 
 

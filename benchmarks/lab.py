@@ -54,11 +54,12 @@ class End:
         stdout: int | IO[str] = subprocess.PIPE,
         stderr: int | IO[str] = subprocess.PIPE,
         env: Mapping[str, str] | None = None,
+        stdin_pipe: bool = False,
     ) -> subprocess.Popen[str]:
         """Start in the background; ``ip`` and ``setpriv`` exec, so the pid is the program's."""
         return subprocess.Popen(
             self.inside(*command),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if stdin_pipe else subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
             env=env,
@@ -74,6 +75,8 @@ class Lab:
     right: End
     target: str = ""
     """Where loads go: the right end's address inside the tunnel, or outside when there is none."""
+    right_key: str = ""
+    """The right end's WireGuard public key, base64; empty without a tunnel."""
     daemons: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -99,9 +102,10 @@ def stop(process: subprocess.Popen[str], grace: float = 3.0) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
     process.wait()
-    for pipe in (process.stdout, process.stderr):
+    for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 def wait_until(

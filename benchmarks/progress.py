@@ -3,6 +3,7 @@ stays free for tables and ``--json``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -58,3 +59,14 @@ class Progress:
     def warn(self, text: str) -> None:
         """Something failed; the run goes on."""
         self._bar.console.print(text, style="red", markup=False)
+
+
+def lines(*, quiet: bool) -> Callable[[str, float, str], None]:
+    """A function that prints (what, value, unit) as one line, or nothing when `quiet`."""
+    console = Console(stderr=True, highlight=False)
+
+    def said(what: str, value: float, unit: str) -> None:
+        if not quiet:
+            console.print(f"{what}: [bold]{show(value, unit)}[/]")
+
+    return said

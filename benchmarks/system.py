@@ -159,8 +159,7 @@ class _Runner:
                 outcome.usage.foreign.share, outcome.usage.foreign.disturbed,
             )  # fmt: skip
             self._keep(load, outcome, sample)
-            mark = _disturber(outcome.usage.foreign)
-            self.progress.measured(where, first.value, first.unit, mark)
+            self.progress.measured(where, first.value, first.unit, outcome.usage.foreign.words)
             if not sample.disturbed:
                 break
         self.progress.advance()
@@ -221,14 +220,6 @@ def _sample(load: str, measure: Measure, like: Sample) -> Sample:
         f"{load}.{measure.name}", measure.unit, like.implementation, measure.value,
         like.setting, like.repetition, None, like.attempt, like.foreign, like.disturbed,
     )  # fmt: skip
-
-
-def _disturber(others: Foreign) -> str:
-    if not others.disturbed:
-        return ""
-    return f"others used {others.share:.0%} of the machine" + (
-        f", most of it {others.busiest}" if others.busiest else ""
-    )
 
 
 def _rotated(items: Sequence[Implementation], by: int) -> Iterator[Implementation]:

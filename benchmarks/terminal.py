@@ -22,7 +22,12 @@ def show_tables(tables: Iterable[Table]) -> None:
     """Print each table with its caption."""
     out = console()
     for table in tables:
-        shown = RichTable(title=table.title, caption=table.caption, title_justify="left")
+        shown = RichTable(
+            title=table.title,
+            caption=table.caption,
+            title_justify="left",
+            min_width=len(table.title) + 2,
+        )
         for place, heading in enumerate(table.header):
             shown.add_column(heading, justify="left" if place == 0 else "right")
         for row in table.rows:

@@ -51,7 +51,7 @@ def tunnel(
             left, right = lab.ends
             _configure(left, keys[0], keys[1], right, mtu)
             _configure(right, keys[1], keys[0], left, mtu)
-            lab.target = right.inner
+            lab.target, lab.right_key = right.inner, keys[1].public
         _wait_for_answer(lab, implementation)
         yield lab
 

@@ -1,0 +1,208 @@
+"""Growth: what more peers, more allowed IPs and more handshakes cost, without a kernel.
+
+All points of a curve are built first and then measured in turn within each repetition,
+so that a drifting machine does not bend the curve.  Two kinds of traffic are told apart:
+``per_packet`` is one busy flow, ``per_packet_spread`` sends every packet to another
+place (no cache helps).  Floods on whole tunnels are `flood`'s.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import random
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.cpu_time import cost, no_collector
+from benchmarks.environment import environment
+from benchmarks.harness import TUNNEL_ADDRESS, Hub, packet
+from benchmarks.model import Recording, Sample
+from benchmarks.pipeline import BATCH
+from benchmarks.subjects import Subject, subjects
+from wgpy.protocol.constants import INITIATION_SIZE, MS, NS, TYPE_INITIATION
+from wgpy.protocol.cookie import MacMaker
+from wgpy.protocol.datagram import Datagram
+from wgpy.protocol.drops import DropReason
+from wgpy.protocol.endpoint import Endpoint, Prefix
+
+PEERS = (1, 10, 100, 1_000, 10_000)
+ENTRIES = (10, 100, 1_000, 10_000, 100_000, 512_000)
+SIZE = 576
+STRANGER = Endpoint.parse("203.0.113.9:40000")
+
+Said = Callable[[str, float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`most` cuts the curves short; `seconds` of CPU time for each value."""
+
+    seconds: float = 1.0
+    repetitions: int = 5
+    most_peers: int = PEERS[-1]
+    most_entries: int = ENTRIES[-1]
+    handshakes: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A hub built for one place on a curve, with destinations to spread packets over."""
+
+    curve: str
+    x: int
+    hub: Hub
+    spread: list[bytes]
+
+
+def measure(plan: Plan, said: Said) -> Recording:
+    """All curves and rates that need no network."""
+    recording = Recording("scale", environment(), {
+        "seconds": plan.seconds, "repetitions": plan.repetitions, "packet": SIZE, "batch": BATCH,
+    })  # fmt: skip
+    points = [*_peer_points(plan, recording, said), *_entry_points(plan, recording, said)]
+    for repetition in range(plan.repetitions):
+        for point in points:
+            for subject in subjects(point.hub):
+                _measure_point(point, subject, plan, repetition, recording, said)
+    del points
+    gc.collect()
+    rates = Rates(plan)
+    for repetition in range(plan.repetitions):
+        for figure, rate in rates.measure():
+            said(figure, rate, "1/s")
+            recording.samples.append(Sample(figure, "1/s", "wgpy", rate, "", repetition))
+    return recording
+
+
+def _measure_point(
+    point: Point, subject: Subject, plan: Plan, repetition: int, recording: Recording, said: Said
+) -> None:
+    member = point.hub.members[0]
+    one = [packet(TUNNEL_ADDRESS, member.address, SIZE)] * BATCH
+    inward = [packet(member.address, TUNNEL_ADDRESS, SIZE)] * BATCH
+    places = itertools.cycle(point.spread)
+
+    def train() -> list[Datagram]:
+        member.engine.send(inward, now=point.hub.clock.now)
+        return [Datagram(d.data, member.endpoint) for d in member.engine.pull_datagrams()]
+
+    def scattered() -> list[bytes]:
+        return [packet(TUNNEL_ADDRESS, next(places), SIZE) for _ in range(BATCH)]
+
+    half = plan.seconds / 2
+    busy = cost(lambda: one, subject.send, half) + cost(train, subject.receive, half)
+    spread = cost(scattered, subject.send, half)
+    for figure, value in (("per_packet", busy), ("per_packet_spread", spread)):
+        said(f"{point.curve} {point.x:,} · {figure} · {subject.name}", value, "s")
+        recording.samples.append(
+            Sample(
+                f"{point.curve}.{figure}", "s", subject.name, value, "", repetition, float(point.x)
+            )
+        )
+
+
+def _peer_points(plan: Plan, recording: Recording, said: Said) -> Iterator[Point]:
+    for peers in (p for p in PEERS if p <= plan.most_peers):
+        hub = Hub(peers)
+        before = time.process_time()
+        hub.establish()
+        each = (time.process_time() - before) / peers
+        said(f"peers {peers:,} · handshake, both sides", each, "s")
+        recording.samples.append(Sample("peers.handshake", "s", "wgpy", each, "", 0, float(peers)))
+        order = random.Random(peers).sample(hub.members, min(peers, 2_048))
+        yield Point("peers", peers, hub, [member.address for member in order])
+
+
+def _entry_points(plan: Plan, recording: Recording, said: Said) -> Iterator[Point]:
+    for entries in (e for e in ENTRIES if e <= plan.most_entries):
+        hub = Hub(1)
+        hub.establish()
+        prefixes = list(itertools.islice(prefixes_of_a_cluster(), entries))
+        gc.collect()
+        memory, before = resident(), time.process_time()
+        hub.add_prefixes(hub.members[0], prefixes)
+        took = time.process_time() - before
+        places = [p.ip for p in random.Random(entries).sample(prefixes, min(entries, 2_048))]
+        for figure, unit, value in (
+            ("entries.load", "s", took),
+            ("entries.memory", "B", float(max(0, resident() - memory))),
+        ):
+            said(f"entries {entries:,} · {figure}", value, unit)
+            recording.samples.append(Sample(figure, unit, "wgpy", value, "", 0, float(entries)))
+        yield Point("entries", entries, hub, places)
+
+
+def prefixes_of_a_cluster() -> Iterator[Prefix]:
+    """Distinct prefixes as a cluster has them: mostly single pods, some node ranges."""
+    for number in itertools.count():
+        if number % 16 == 15:
+            yield Prefix(struct.pack(">I", (100 << 24 | 64 << 16) + (number >> 4 << 8)), 24)
+        else:
+            yield Prefix(struct.pack(">I", (11 << 24) + number), 32)
+
+
+def resident() -> int:
+    """Resident bytes of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Rates:
+    """Handshakes answered, forgeries refused and cookies given, per CPU second of one core."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._hub = Hub(plan.handshakes)
+
+    def measure(self) -> Iterator[tuple[str, float]]:
+        """(figure, rate) of one repetition."""
+        yield "handshakes.answered", self._handshakes()
+        yield "bad-mac1.refused", 1 / cost(self._forged, self._refuse, self._plan.seconds)
+        yield "cookies.given", 1 / cost(self._unproven, self._demand, self._plan.seconds)
+
+    def _handshakes(self) -> float:
+        """Initiations of distinct peers, each answered; slowly enough never to be "load"."""
+        hub = self._hub
+        hub.clock.tick(10 * NS)
+        arriving = hub.initiations()
+        before_all, answered = time.process_time(), 0
+        with no_collector():
+            before_all = time.process_time()
+            for initiation in arriving:
+                hub.engine.receive([initiation], now=hub.clock.tick(2 * MS))
+                answered += len(hub.engine.pull_datagrams())
+            took = time.process_time() - before_all
+        if answered != len(arriving):
+            raise RuntimeError(f"{answered} of {len(arriving)} initiations were answered")
+        return answered / took
+
+    def _forged(self) -> list[Datagram]:
+        return [Datagram(garbage(), STRANGER) for _ in range(BATCH)]
+
+    def _refuse(self, datagrams: list[Datagram]) -> int:
+        before = self._hub.engine.drops[DropReason.MAC1_INVALID]
+        self._hub.engine.receive(datagrams, now=self._hub.clock.now)
+        return self._hub.engine.drops[DropReason.MAC1_INVALID] - before
+
+    def _unproven(self) -> list[Datagram]:
+        """Valid mac1, no mac2, and far too many of them: the device is under load."""
+        hub = self._hub
+        maker = MacMaker(hub.crypto, hub.public, 1)
+        load = hub.engine.device.load
+        while not load.note(hub.clock.now):
+            pass
+        return [Datagram(maker.sign(garbage(), 0), STRANGER) for _ in range(BATCH)]
+
+    def _demand(self, datagrams: list[Datagram]) -> int:
+        self._hub.engine.receive(datagrams, now=self._hub.clock.now)
+        return len(self._hub.engine.pull_datagrams())
+
+
+def garbage() -> bytes:
+    """148 bytes that look like an initiation and mean nothing."""
+    return struct.pack("<I", TYPE_INITIATION) + os.urandom(INITIATION_SIZE - 4)
