@@ -20,6 +20,8 @@ CANARY_TYPE = 0x88B5
 
 _FIXED_SIZES = {1: 148, 2: 92, 3: 64}
 _EXTENSIONS = frozenset((0, 43, 60, 51))
+_NEIGHBOUR_TYPES = frozenset((130, 131, 132, 133, 134, 135, 136, 137, 143))
+"""ICMPv6 that every device speaks by itself: multicast listeners and neighbours."""
 _MESSAGE_NAMES = {1: "initiation", 2: "response", 3: "cookie reply", 4: "data"}
 _PROTOCOLS = {
     1: "ICMP", 6: "TCP", 17: "UDP", 44: "fragment", 58: "ICMPv6", 132: "SCTP", 59: "no next",
@@ -127,9 +129,7 @@ class Classifier:
         if pods == 0 and protocol == 17 and first and not self._ports.isdisjoint(ports):
             detail = _message(frame[at + 8 : at + 12], size - at - 8)
             kind = Kind.WIREGUARD if detail else Kind.NODE
-        if (protocol == 58 and len(frame) > at and 133 <= frame[at] <= 137) or (
-            protocol == 58 and len(frame) > at and frame[at] in (130, 131, 132, 143)
-        ):
+        if protocol == 58 and len(frame) > at and frame[at] in _NEIGHBOUR_TYPES:
             kind = Kind.NEIGHBOUR
         return Packet(
             kind=kind,
@@ -147,6 +147,7 @@ def _message(head: bytes, size: int) -> str:
     if len(head) < 4 or any(head[1:4]) or head[0] not in _MESSAGE_NAMES:
         return ""
     fixed = _FIXED_SIZES.get(head[0])
-    # Data messages may be several of one size in one frame when the device segments later.
-    fits = size == fixed if fixed else size >= 32 and size % 16 == 0
+    # No more can be asked of data: padding stops at the MTU, so any size may come, and a
+    # frame may hold many messages where the device cuts them up later.
+    fits = size == fixed if fixed else size >= 32
     return _MESSAGE_NAMES[head[0]] if fits else ""

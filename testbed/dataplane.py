@@ -14,11 +14,12 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 from testbed.namespaces import Namespace, start_time
 from testbed.privileges import find_tool
-from testbed.topology import LISTEN_PORT, Node, Topology
+from testbed.topology import LISTEN_PORT, Network, Node, Topology
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.endpoint import Endpoint, Prefix
 from wgpy.protocol.keys import PrivateKey, PublicKey
@@ -150,7 +151,7 @@ def public_key(private: PrivateKey) -> PublicKey:
 def plain_change(
     topology: Topology, node: Node, keys: Mapping[str, PrivateKey], family: int
 ) -> DeviceChange:
-    """Plain mode: everybody is everybody's peer; allowed IPs are the tunnel addresses."""
+    """Plain mode: all are peers of all; allowed IPs are tunnel addresses and pod CIDRs."""
     peers = []
     for other in topology.nodes:
         address = other.address(family)
@@ -161,7 +162,7 @@ def plain_change(
             endpoint=Endpoint(address.packed, LISTEN_PORT),
             replace_allowed_ips=True,
             allowed_ips=tuple(
-                AllowedIp(Prefix(a.packed, a.max_prefixlen)) for a in other.tunnel
+                AllowedIp(Prefix(n.network_address.packed, n.prefixlen)) for n in behind(other)
             ),
         ))  # fmt: skip
     return DeviceChange(
@@ -170,6 +171,12 @@ def plain_change(
         replace_peers=True,
         peers=tuple(peers),
     )
+
+
+def behind(node: Node) -> list[Network]:
+    """What plain mode routes to a node: its tunnel addresses, and its pods if it has any."""
+    own = [ip_network(address) for address in node.tunnel]
+    return own + (list(node.pod_cidrs) if node.pods else [])
 
 
 def plain_lines(topology: Topology, node: Node) -> list[str]:
@@ -181,5 +188,5 @@ def plain_lines(topology: Topology, node: Node) -> list[str]:
         lines.append(f"address add {address}/{address.max_prefixlen} dev {DEVICE}{nodad}")
     for other in topology.nodes:
         if other.name != node.name:
-            lines += [f"route add {a}/{a.max_prefixlen} dev {DEVICE}" for a in other.tunnel]
+            lines += [f"route add {network} dev {DEVICE}" for network in behind(other)]
     return lines

@@ -16,7 +16,7 @@ from testbed.topology import Node, Topology
 def as_text(topology: Topology, views: Mapping[str, View] | None = None) -> str:
     """A tree, one underlay after the other."""
     lines = [f"{topology.name}: {topology.summary or 'cluster'} ({_mode(topology)})"]
-    if topology.pod_cidrs:
+    if topology.pods:
         lines.append("pods in " + ", ".join(map(str, topology.pod_cidrs)))
     if topology.world:
         where = ", ".join(map(str, topology.world.addresses))
@@ -44,7 +44,8 @@ def _node_text(topology: Topology, node: Node, last: bool) -> list[str]:
     stem, bar = ("└─", "  ") if last else ("├─", "│ ")
     marks = " control plane" if node.control_plane else ""
     where = ", ".join(map(str, node.addresses))
-    inside = ", ".join(map(str, node.tunnel or (node.pod_cidrs if topology.slices else ())))
+    slices = node.pod_cidrs if topology.slices and topology.pods else ()
+    inside = ", ".join(map(str, (*node.tunnel, *slices)))
     lines = [f"{stem} {node.name}{marks}  {where}" + (f"  [{inside}]" if inside else "")]
     for index, pod in enumerate(node.pods):
         branch = "└─" if index == len(node.pods) - 1 else "├─"

@@ -43,7 +43,9 @@ FRAME: Final = 512
 """Bytes of a ring slot; some 440 of them hold the frame's beginning."""
 BLOCK: Final = 1 << 17
 KEPT: Final = 20_000
-"""Records kept; counts go on beyond."""
+"""Records of plaintext kept, the oldest forgotten first; counts go on beyond."""
+KEPT_SEALED: Final = 2_000
+"""Records of WireGuard frames kept, the first ones."""
 
 _HEADER = struct.Struct("=IIIHHIIHH4xHHiHBB")
 
@@ -82,6 +84,7 @@ class Sniffer:
         self.marked: Counter[bytes] = Counter()
         self.frames = 0
         self.missed = 0
+        self._sealed = 0
         self.records: deque[Record] = deque(maxlen=KEPT)
         self._canaries: set[bytes] = set()
         self._ports = dict(ports)
@@ -160,6 +163,10 @@ class Sniffer:
         for marker in self.marked:
             if marker in frame:
                 self.marked[marker] += 1
+        if packet.kind is Kind.WIREGUARD:
+            self._sealed += 1
+            if self._sealed > KEPT_SEALED and self._on_record is None:
+                return
         record = Record(at, port, packet, length, frame)
         self.records.append(record)
         if self._on_record is not None:
@@ -167,8 +174,10 @@ class Sniffer:
 
     def _classify(self, frame: bytes, length: int) -> Packet:
         """With a memory for data messages, which come by the hundred thousand."""
-        if frame[12:14] == b"\x08\x00" and frame[14] == 0x45 and frame[42:46] == b"\4\0\0\0":
-            key = frame[20:24] + frame[26:38] + bytes((length % 16,))
+        if frame[12:14] == b"\x08\x00" and frame[14] == 0x45 and frame[42:46] == b"\4\0\0\0" and (
+            length >= 74
+        ):
+            key = frame[20:24] + frame[26:38]
             known = self._known.get(key)
             if known is None:
                 known = self._classifier.classify(frame, length)

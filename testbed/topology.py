@@ -5,8 +5,9 @@ an optional host outside of the cluster, the mode, and what the nodes have *not*
 yet.  Addresses that the file leaves out are assigned in the order of the file, so the same
 file always gives the same cluster.  Nothing here touches the system: `cluster` does.
 
-Modes: `plain` is two or more nodes with a bare WireGuard between them, no pods and no
-agent; `default` and `strict` put the strict-mode agent in front (docs/strict-mode.md).
+Modes: `plain` is two or more nodes with a bare WireGuard between them and no agent (its
+pods are reached by routes, with no table in front); `default` and `strict` put the
+strict-mode agent in front (docs/strict-mode.md).
 """
 
 from __future__ import annotations
@@ -176,7 +177,7 @@ def _build(root: Located, stem: str) -> Topology:
         raise root.error("no nodes", "add nodes: with at least one name below it")
     name = _name(top["name"]) if "name" in top else re.sub(r"[^a-z0-9]", "", stem)[:10]
     mode = top["mode"].expect_choice(MODES) if "mode" in top else "strict"
-    pod_cidrs = () if mode == "plain" else _networks(top.get("pod_cidrs"), _DEFAULT_PODS)
+    pod_cidrs = _networks(top.get("pod_cidrs"), _DEFAULT_PODS)
     underlays = _underlays(top.get("underlays"))
     tunnel = _networks(top.get("tunnel"), _DEFAULT_TUNNEL) if mode == "plain" else ()
     slices = _flag(top, "slices", True)
@@ -380,8 +381,6 @@ def _refuse_twice(located: Located, before: list[Node], node: Node) -> None:
 def _pods(topology: Topology, node: Node, located: Located | None) -> tuple[Pod, ...]:
     if located is None:
         return ()
-    if topology.mode == "plain":
-        raise located.error("plain mode has no pods", "remove pods, or use default or strict")
     if isinstance(located.text, str) and located.text == "a mapping":
         wanted = {name: tuple(_address(a) for a in here.items()) for name, here in
                   located.fields().items()}  # fmt: skip
