@@ -104,7 +104,7 @@ def describe(packet: Buffer, vnet: tuple[int, ...]) -> SuperPacket | None:
         length = l4 + (packet[l4 + 12] >> 4) * 4
     if size <= length:
         return None
-    return SuperPacket(Shape(version, protocol, l4, length), size, segment)
+    return SuperPacket(Shape(version, protocol, l4, length), size, min(segment, size - length))
 
 
 def _is_l4_start(packet: Buffer, version: int, l4: int) -> bool:

@@ -13,14 +13,20 @@ from typing import Final
 
 import numpy as np
 
-from wgpy.dataplane.batch import Bytes, Column, Rows
+from wgpy.dataplane.batch import Bytes, Column, Rows, Slab
 from wgpy.dataplane.offload import (
+    GSO_NONE,
+    NEEDS_CSUM,
+    VNET,
+    VNET_SIZE,
     Shape,
     SuperPacket,
+    complete_checksum,
+    describe,
     stated_pseudo_sum,
 )
 from wgpy.dataplane.offload_headers import Cut, Stencil, row_sums
-from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE
+from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD
 
 _REMEMBERED: Final = 64
 
@@ -111,3 +117,37 @@ def complete_checksums(rows: Rows, count: int, size: int, start: int, offset: in
     field[:] = result
 
 
+
+
+class Splitter:
+    """Whole packets as bytes: the readable form of what a TUN read gave."""
+
+    __slots__ = ("_slab", "_stencils")
+
+    def __init__(self, stencils: Stencils | None = None) -> None:
+        self._slab = Slab()
+        self._stencils = Stencils() if stencils is None else stencils
+
+    def packets(self, buffer: bytearray, start: int, size: int) -> list[bytes]:
+        """The packets of `size` bytes at `start`, whose virtio header lies before them.
+
+        `buffer` has room as `segment` wants it.  A header that contradicts its packet is
+        not followed: the packet comes out as it is, for the engine to judge.
+        """
+        vnet = VNET.unpack_from(buffer, start - VNET_SIZE)
+        packet = memoryview(buffer)[start : start + size]
+        if vnet[1] == GSO_NONE:
+            if vnet[0] & NEEDS_CSUM:
+                complete_checksum(packet, vnet[4], vnet[5])
+            return [bytes(packet)]
+        super_packet = describe(packet, vnet)
+        if super_packet is None:
+            return [bytes(packet)]
+        header = super_packet.shape.length
+        rows = self._slab.rows(header + super_packet.width + TRANSPORT_OVERHEAD)
+        made: list[bytes] = []
+        for cut in cuts(super_packet, rows.capacity):
+            segment(self._stencils, rows, buffer, start, super_packet, cut)
+            made += map(bytes, rows.plaintexts[: cut.segments - 1])
+            made.append(bytes(rows.plaintexts[cut.segments - 1][: header + cut.last]))
+        return made

@@ -1,0 +1,133 @@
+"""A TUN device with the virtio header: super-packets in, super-packets out.
+
+IFF_VNET_HDR puts a ten-byte header before every packet, and TUNSETOFFLOAD tells the
+kernel which unfinished packets we take: without checksum, TCP up to 64 KiB (TSO), UDP
+likewise (USO, from Linux 6.2).  In the other direction the device takes what we merge.
+What the kernel does not know is asked for without, down to nothing; `missing` says so.
+
+`read_into` and the descriptor are for the batch path.  `read` and `write` speak whole
+packets, so this is a `TunPort` like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+import pytun
+
+from wgpy.dataplane import offload
+from wgpy.dataplane.batch import MAX_SENT, MAX_TRAIN
+from wgpy.dataplane.offload_segment import Splitter
+from wgpy.linux.tun import DEFAULT_MTU, LinuxTun
+from wgpy.protocol.constants import TRANSPORT_OVERHEAD
+from wgpy.protocol.policy import Buffer
+
+TUNSETOFFLOAD: Final = 0x400454D0
+TUN_F_CSUM: Final = 0x01
+TUN_F_TSO4: Final = 0x02
+TUN_F_TSO6: Final = 0x04
+TUN_F_TSO_ECN: Final = 0x08
+TUN_F_USO4: Final = 0x20
+TUN_F_USO6: Final = 0x40
+_TSO: Final = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
+_USO: Final = TUN_F_USO4 | TUN_F_USO6
+
+_ATTEMPTS: Final = (
+    (_TSO | _USO, ""),
+    (_TSO, "the kernel's TUN has no USO: UDP goes packet by packet"),
+    (TUN_F_CSUM, "the kernel's TUN has no TSO: TCP goes packet by packet"),
+    (0, "the kernel's TUN takes no offloads"),
+)
+
+# rtnetlink: set IFLA_GSO_MAX_SIZE of one link.
+_RTM_NEWLINK: Final = 16
+_NLM_F_REQUEST: Final = 1
+_IFLA_GSO_MAX_SIZE: Final = 41
+_GSO_REQUEST: Final = struct.Struct("=IHHII" "BxHiII" "HHI")
+_TCP_RESERVE: Final = 321
+"""Bytes that TCP leaves free of gso_max_size (MAX_TCP_HEADER and one)."""
+_TCP_HEADERS: Final = 52
+"""IPv4, TCP and its timestamps."""
+
+
+class VnetTun(LinuxTun):
+    """A TUN device that carries super-packets."""
+
+    def __init__(self, name: str, *, mtu: int = DEFAULT_MTU) -> None:
+        """As `LinuxTun`.  A kernel that refuses every offload still gives a device."""
+        super().__init__(name, flags=pytun.IFF_VNET_HDR, mtu=mtu)
+        self.missing = ""
+        """What the kernel lacks, in words; empty when it has all."""
+        self.udp_offload = False
+        """Whether UDP super-packets are taken."""
+        self._capped = 0
+        for flags, missing in _ATTEMPTS:
+            try:
+                fcntl.ioctl(self._fd, TUNSETOFFLOAD, flags)
+            except OSError:
+                continue
+            self.missing, self.udp_offload = missing, bool(flags & TUN_F_USO4)
+            break
+        self._splitter = Splitter()
+        self._vnet_buffer = bytearray(2 * offload.MAX_PACKET)
+        self._vnet_view = memoryview(self._vnet_buffer)[: offload.VNET_SIZE + offload.MAX_PACKET]
+
+    def cap_super_packets(self) -> None:
+        """Let TCP make super-packets that fit one UDP GSO send at the present MTU.
+
+        Larger ones are merely sent as two, so a kernel that refuses is no matter.
+        """
+        if self.mtu == self._capped:
+            return
+        self._capped = self.mtu
+        messages = min(MAX_SENT, MAX_TRAIN // (self.mtu + TRANSPORT_OVERHEAD))
+        size = messages * (self.mtu - _TCP_HEADERS) + _TCP_RESERVE
+        with contextlib.suppress(OSError):
+            _set_gso_max_size(socket.if_nametoindex(self.name), min(size, 65_535))
+
+    def read(self, limit: int) -> list[bytes]:
+        """As `LinuxTun.read`, super-packets cut; only packets that are ready count."""
+        packets: list[bytes] = []
+        try:
+            while len(packets) < limit:
+                size = os.readv(self._fd, (self._vnet_view,))
+                size -= offload.VNET_SIZE
+                packets += self._splitter.packets(self._vnet_buffer, offload.VNET_SIZE, size)
+        except BlockingIOError:
+            pass
+        except OSError:
+            _ = self.name  # Gone (raises), or an error that passes.
+        return packets
+
+    def write(self, packets: Iterable[Buffer]) -> int:
+        """Deliver whole packets; returns how many the device refused."""
+        refused = 0
+        for packet in packets:
+            try:
+                os.writev(self._fd, (offload.NO_OFFLOAD, packet))
+            except OSError:
+                refused += 1
+        return refused
+
+
+def _set_gso_max_size(index: int, size: int) -> None:
+    """Cap the super-packets of a link; raises OSError."""
+    request = _GSO_REQUEST.pack(
+        _GSO_REQUEST.size, _RTM_NEWLINK, _NLM_F_REQUEST | 4, 1, 0,
+        socket.AF_UNSPEC, 0, index, 0, 0,
+        8, _IFLA_GSO_MAX_SIZE, size,
+    )  # fmt: skip
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
+        netlink.send(request)
+        answer = netlink.recv(256)
+        (error,) = struct.unpack_from("=i", answer, 16)
+        if error:
+            raise OSError(-error, os.strerror(-error))
+
+
