@@ -238,7 +238,7 @@ class RequestReader:
             end = self._buffer.find(b"\n\n", self._searched)
             if end < 0:
                 break
-            requests.append(self._buffer[: end + 1].decode("latin-1"))
+            requests.append(self._buffer[: end + 1].decode(errors="replace"))
             del self._buffer[: end + 2]
             self._searched = 0
         self._searched = max(0, len(self._buffer) - 1)

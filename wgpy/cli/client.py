@@ -98,7 +98,7 @@ def _read_answer(connection: socket.socket) -> str:
         if not chunk:
             break
         answer += chunk
-    return answer.decode("latin-1")
+    return answer.decode(errors="replace")
 
 
 def _no_socket(interface: str) -> str:

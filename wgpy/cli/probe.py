@@ -108,7 +108,10 @@ class Probe:
         return Counter(dict(self._engine.drops))
 
     def handshake(self, timeout: float) -> int | None:
-        """Make a handshake; its round trip in ns, None when it failed for `timeout` seconds."""
+        """Make a handshake; its round trip in ns, None when there was none.
+
+        Gives up after `timeout` seconds, or when the network says that it is in vain.
+        """
         change = PeerChange(
             public_key=self.peer.public_key,
             preshared_key=self.peer.preshared_key,
@@ -119,7 +122,7 @@ class Probe:
         self._engine.apply(DeviceChange(peers=(change,)), now=self._clock.monotonic())
         off = PeerChange(public_key=self.peer.public_key, persistent_keepalive=0)
         self._engine.apply(DeviceChange(peers=(off,)), now=self._clock.monotonic())
-        self._run(timeout, lambda _: self._established_at > 0)
+        self._run(timeout, lambda _: bool(self._established_at or self.refused.errno))
         self._flush()  # The confirmation, without which the peer cannot send.
         return self._established_at - self._initiation_at if self._established_at else None
 

@@ -60,9 +60,11 @@ def _shown(text: str) -> str:
     return repr(text)
 
 
-def _shown_word(word: str) -> str:
-    """As `_shown`; what is no word may be a piece of a key that was broken over lines."""
-    return repr(word) if re.fullmatch(r"[A-Za-z]{1,23}", word) else f"<{len(word)} characters>"
+def _shown_word(word: str, meant: str) -> str:
+    """An unknown key, if it is short or a slip of `meant`; it may be a piece of a secret."""
+    if word.isalpha() and word.isascii() and (meant or len(word) < 12):
+        return repr(word)
+    return f"<{len(word)} characters>"
 
 
 class _Section:
@@ -151,7 +153,7 @@ class _Parser:
         close = _closest(word, list(_SECTIONS[section.kind]))
         known = ", ".join(_SECTIONS[section.kind])
         fix = f"did you mean {close}?" if close else f"keys of [{section.kind}] are {known}"
-        self.refuse(line, column, _shown_word(word), "no such key", fix)
+        self.refuse(line, column, _shown_word(word, close), "no such key", fix)
 
     def _value(self, line: int, column: int, section: _Section, key: str, text: str) -> None:
         field = _SECTIONS[section.kind][key]
