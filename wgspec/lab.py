@@ -64,6 +64,11 @@ class Lab:
         """Seconds a timer may be late (never early)."""
         return self.instance.slack
 
+    @property
+    def early(self) -> float:
+        """Seconds an interval may look too short because its start was seen late."""
+        return self.instance.early
+
     def quiet(self) -> float:
         """How long silence is listened to: several times the slowest genuine reply."""
         return min(QUIET_MOST, max(QUIET_LEAST, 8 * self.instance.reply_time))
@@ -184,6 +189,10 @@ class Lab:
                 keepalive=keepalive,
             )
         )
+
+    def remember(self, public: bytes) -> None:
+        """Remove this peer at the end, too."""
+        self._added.append(public)
 
     async def moved(self, peer: Peer, *, host: int = 0, family: int = 4) -> Peer:
         """The same peer at another address (a new port), sharing nothing else of the wire."""

@@ -61,6 +61,8 @@ class Pair:
 
     target4 = "10.213.0.1"
     target6 = "fd21:3::1"
+    alias4 = "10.213.0.2"
+    alias6 = "fd21:3::2"
     hosts = 8
 
     def __init__(self) -> None:
@@ -90,7 +92,9 @@ class Pair:
         run("ip", "-n", self.target, "link", "add", "veth-t", "type", "veth",
             "peer", "name", "veth-p", "netns", self.tester)  # fmt: skip
         lines = [f"addr add {self.target4}/24 dev veth-t", "link set veth-t up",
-                 f"addr add {self.target6}/48 dev veth-t nodad"]  # fmt: skip
+                 f"addr add {self.target6}/48 dev veth-t nodad",
+                 f"addr add {self.alias4}/24 dev veth-t",
+                 f"addr add {self.alias6}/48 dev veth-t nodad"]  # fmt: skip
         self._batch(self.target, lines)
         lines = ["link set veth-p up"]
         lines += [f"addr add {self.host(i, 4)}/24 dev veth-p" for i in range(self.hosts)]

@@ -30,15 +30,16 @@ class Wrong:
     """What to do differently from the paper; None does it right.
 
     `edit` changes the message before its MACs, `edit_last` after them; `mac1_for` is the
-    public key that mac1 is keyed with; `extra` is appended to the finished message.
+    public key that mac1 is keyed with; `low_order` is an ephemeral public key whose every
+    DH is zero (the message is consistent with that); a positive `resize` appends zero
+    bytes to the finished message, a negative one cuts it.
     """
 
     edit: Edit | None = None
     edit_last: Edit | None = None
     mac1_for: bytes | None = None
     mac2: bytes | None = None
-    ephemeral_public: bytes | None = None
-    static_public: bytes | None = None
+    low_order: bytes | None = None
     resize: int = 0
 
 
@@ -111,11 +112,11 @@ def build_initiation(
 ) -> Handshake:
     """Message 1 from `private` to the public key `remote`."""
     h = hash_(INITIAL_HASH, remote)
-    e_public = wrong.ephemeral_public or public_key(ephemeral)
+    e_public = wrong.low_order or public_key(ephemeral)
     (c,) = kdf(1, INITIAL_CHAINING_KEY, e_public)
     h = hash_(h, e_public)
-    c, key = kdf(2, c, dh(ephemeral, remote))
-    static = seal(key, 0, wrong.static_public or public_key(private), h)
+    c, key = kdf(2, c, bytes(32) if wrong.low_order else dh(ephemeral, remote))
+    static = seal(key, 0, public_key(private), h)
     h = hash_(h, static)
     c, key = kdf(2, c, dh(private, remote))
     encrypted_timestamp = seal(key, 0, timestamp, h)
@@ -151,11 +152,11 @@ def build_response(
     wrong: Wrong = RIGHT,
 ) -> tuple[Handshake, Keys]:
     """Message 2 to the sender of `received`, and the keys as the responder holds them."""
-    e_public = wrong.ephemeral_public or public_key(ephemeral)
+    e_public = wrong.low_order or public_key(ephemeral)
     (c,) = kdf(1, received.chaining_key, e_public)
     h = hash_(received.hash, e_public)
-    (c,) = kdf(1, c, dh(ephemeral, received.ephemeral_remote))
-    (c,) = kdf(1, c, dh(ephemeral, received.static_remote))
+    for remote in (received.ephemeral_remote, received.static_remote):
+        (c,) = kdf(1, c, bytes(32) if wrong.low_order else dh(ephemeral, remote))
     c, tau, key = kdf(3, c, psk)
     h = hash_(h, tau)
     empty = seal(key, 0, b"", h)

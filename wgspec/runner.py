@@ -55,12 +55,15 @@ class Options:
 
 
 def select(cases: Iterable[Case], options: Options, *, virtual: bool) -> list[Case]:
-    """The cases of a profile, or the ones asked for by id or section letter."""
-    if options.ids:
-        wanted = {text.upper() for text in options.ids}
-        return [c for c in cases if c.id in wanted or c.section in wanted]
+    """The cases of a profile (all in virtual time), of its sections named by letter, and the
+    ones named by id, whatever they cost."""
+    wanted = {text.upper() for text in options.ids}
     costs = "qsl" if virtual else PROFILES[options.profile]
-    return [c for c in cases if c.cost in costs]
+    return [
+        c
+        for c in cases
+        if c.id in wanted or (c.cost in costs and (not wanted or c.section in wanted))
+    ]
 
 
 def repeat_command(options: Options, case: Case) -> str:

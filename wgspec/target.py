@@ -203,6 +203,8 @@ class Instance(ABC):
     mtu: int = 1420
     slack: float = 1.5
     """Seconds that a timer may be late because the machine is busy; ~0 in virtual time."""
+    early: float = 0.5
+    """Seconds that an interval may look too short because its start was seen late."""
 
     def __init__(self, target: Target, private_key: bytes) -> None:
         self.target = target
@@ -251,6 +253,10 @@ class Instance(ABC):
     def address(self, family: int = 4) -> Address:
         """Where to send datagrams to; raises `Unsupported` for a family it lacks."""
 
+    def alias(self, family: int = 4) -> Address:  # noqa: ARG002
+        """A second address of the target, to see from where it answers."""
+        raise Unsupported("it has no second address")
+
     # The outer side.
 
     @abstractmethod
@@ -284,6 +290,15 @@ class Instance(ABC):
 
     async def set_mtu(self, mtu: int) -> None:  # noqa: ARG002
         raise Unsupported("its MTU cannot be set")
+
+    async def end(self, how: str, timeout: float) -> int | None:  # noqa: ARG002
+        """End the process by "SIGINT", "SIGTERM", "link" (deletion of the interface) or
+        "socket" (deletion of the UAPI socket); its exit status, or None if it lives on."""
+        raise Unsupported("it is no process")
+
+    def leftovers(self) -> list[str]:
+        """Paths that an ended process should have removed."""
+        return []
 
     async def stop(self) -> None:  # noqa: B027 - most targets hold nothing
         """End it and free what it holds; never raises."""

@@ -12,6 +12,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -160,6 +161,9 @@ class ProgramInstance(RealTimeInstance):
     def address(self, family: int = 4) -> Address:
         return Address(self.pair.target4 if family == 4 else self.pair.target6, self.port)
 
+    def alias(self, family: int = 4) -> Address:
+        return Address(self.pair.alias4 if family == 4 else self.pair.alias6, self.port)
+
     async def open_port(self, *, host: int = 0, family: int = 4, port: int = 0) -> Port:
         sock = self.pair.udp_socket(self.pair.host(host, family), port, family)
         return UdpPort(self, sock)
@@ -208,14 +212,18 @@ class ProgramInstance(RealTimeInstance):
             await asyncio.sleep(0.05)
         return None
 
-    def signal(self, number: int) -> None:
-        """Send the process a signal."""
+    async def end(self, how: str, timeout: float) -> int | None:
         assert self._process is not None
-        self._process.send_signal(number)
+        if how == "link":
+            run("ip", "-n", self.pair.target, "link", "delete", self.name)
+        elif how == "socket":
+            self.client.path.unlink()
+        else:
+            self._process.send_signal(signal.Signals[how])
+        return await self.exited(timeout)
 
-    def delete_link(self) -> None:
-        """Delete the TUN interface under the process."""
-        run("ip", "-n", self.pair.target, "link", "delete", self.name)
+    def leftovers(self) -> list[str]:
+        return [str(self.client.path)] if self.client.path.exists() else []
 
     async def stop(self) -> None:
         if self._inner is not None and self._inner.fileno() >= 0:

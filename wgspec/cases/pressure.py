@@ -1,0 +1,92 @@
+"""Putting a target under load, as §5.3 calls it, and getting cookies out of it.
+
+A burst of initiations that pass mac1 and nothing else fills the target's handshake queue;
+the probe that follows it meets the load.  What counts as load is the target's choice: the
+burst grows until a cookie is demanded.
+"""
+
+from __future__ import annotations
+
+from wgspec import wire
+from wgspec.case import Mismatch, check
+from wgspec.cases.common import garbage_initiation
+from wgspec.lab import Lab
+from wgspec.noise import RIGHT, Handshake, Wrong
+from wgspec.peer import Peer
+from wgspec.target import Arrival, Capability, Port, Unsupported
+from wgspec.wire import COOKIE_REPLY, RESPONSE, CookieReply
+
+FIRST_BURST, MOST = 600, 6000
+TRIES = 10
+PROBES = 5
+
+
+class Pressure:
+    """A source of load with a port of its own (on another address where there is one)."""
+
+    def __init__(self, lab: Lab, port: Port) -> None:
+        self.lab = lab
+        self.port = port
+        self.size = FIRST_BURST
+        self._stock: list[bytes] = []
+
+    @classmethod
+    async def on(cls, lab: Lab) -> Pressure:
+        """Ready to press; raises `Unsupported` when the target must not be loaded."""
+        lab.need(Capability.LOAD)
+        host = lab.instance.hosts - 1
+        port = await lab.port(host=host)
+        port.on_arrival = None  # thousands of replies are no use in a transcript
+        return cls(lab, port)
+
+    async def press(self) -> None:
+        """One burst."""
+        while len(self._stock) < self.size:
+            self._stock.append(garbage_initiation(self.lab.rng, self.lab.target_public))
+        self.lab.note(f"load: {self.size} initiations that only pass mac1")
+        self.port.burst(self._stock[: self.size])
+
+    def replies(self) -> list[Arrival]:
+        """What the burst was answered with, so far."""
+        out = list(self.port.inbox)
+        self.port.inbox.clear()
+        return out
+
+    async def relax(self) -> None:
+        """Wait until the load is over (the state is held for a second)."""
+        await self.lab.advance(1.0 + self.lab.slack + self.lab.quiet())
+
+    async def demand(self, peer: Peer, wrong: Wrong = RIGHT) -> tuple[Handshake, Arrival]:
+        """Under pressure, send an initiation; the first reply to it.
+
+        The burst may have filled the target's socket too, and the probe be lost: it is sent
+        again while the state (held for a second) lasts.
+        """
+        await self.press()
+        for _ in range(PROBES):
+            await peer.guard()
+            sent = await peer.send_initiation(peer.initiation(wrong=wrong))
+            got = await peer.arrival(max(0.4, self.lab.quiet()))
+            if got is not None:
+                return sent, got
+        raise Mismatch("a reply under load", "silence")
+
+    async def cookie(self, peer: Peer, wrong: Wrong = RIGHT) -> bytes:
+        """Press until an initiation of this peer is answered by a cookie reply; the cookie."""
+        for _ in range(TRIES):
+            sent, got = await self.demand(peer, wrong)
+            if wire.kind(got.data) == COOKIE_REPLY:
+                message = wire.parse(got.data)
+                assert isinstance(message, CookieReply)
+                check(
+                    message.receiver == sent.sender,
+                    f"receiver {sent.sender:08x}",
+                    f"{message.receiver:08x}",
+                )
+                return peer.open_cookie(message, sent.mac1)
+            check(
+                wire.kind(got.data) == RESPONSE, "a cookie reply or a response",
+                wire.describe(got.data),
+            )  # fmt: skip
+            self.size = min(MOST, self.size * 3 // 2)
+        raise Unsupported(f"bursts of {self.size} initiations did not put it under load")
