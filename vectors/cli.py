@@ -1,0 +1,87 @@
+"""`wgpy vectors`: generate the files and verify them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import track
+
+from vectors.generators import catalogue, file
+from vectors.model import DATA, VectorFileError, load
+from vectors.verify import Failure, verify_file
+from wgpy.protocol.crypto import BACKENDS
+
+SEED = 1
+
+
+@click.group()
+def vectors() -> None:
+    """Machine-readable test vectors for WireGuard."""
+
+
+@vectors.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--crypto",
+    "backends",
+    type=click.Choice(BACKENDS),
+    multiple=True,
+    help="Only this backend (default: all three).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result for machines.")
+def verify(files: tuple[Path, ...], backends: tuple[str, ...], as_json: bool) -> None:
+    """Compute every vector of FILES (default: all) again and compare."""
+    console = Console(stderr=True)
+    paths = files or tuple(sorted(DATA.glob("*.json")))
+    if not paths:
+        raise click.ClickException(f"no vector files in {DATA}: run `wgpy vectors generate`")
+    failures: list[Failure] = []
+    count = 0
+    for path in track(paths, "verifying", console=console, disable=as_json):
+        try:
+            vector_file = load(path)
+        except VectorFileError as error:
+            failures.append(Failure(path.name, 0, "", str(error)))
+            continue
+        for name in backends or BACKENDS:
+            count += sum(1 for _ in vector_file.tests())
+            failures += verify_file(vector_file, name)
+    if as_json:
+        document = {"checked": count, "failures": [f._asdict() for f in failures]}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        for failure in failures:
+            console.print(f"[red]FAIL[/] {failure}", highlight=False)
+        colour = "red" if failures else "green"
+        console.print(f"[{colour}]{count} checks, {len(failures)} failed")
+    sys.exit(1 if failures else 0)
+
+
+@vectors.command()
+@click.argument("names", nargs=-1, type=click.Choice(sorted(catalogue.FILES)))
+@click.option("--seed", default=SEED, show_default=True, help="Another seed, other vectors.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DATA,
+    help="Folder for the files (default: the project's own).",
+)
+def generate(names: tuple[str, ...], seed: int, output: Path) -> None:
+    """Write the files NAMES (default: all); the same seed gives the same bytes."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name in names or sorted(catalogue.FILES):
+        vector_file = file(name, seed)
+        path = output / f"{name}.json"
+        path.write_text(vector_file.dump(), encoding="utf-8")
+        click.echo(f"{path}: {sum(1 for _ in vector_file.tests())} vectors")
+
+
+@vectors.command("list")
+def list_files() -> None:
+    """What each file holds and who verified it."""
+    for name, entry in catalogue.FILES.items():
+        click.echo(f"{name:12} {entry.description}; also verified by {entry.second}")
