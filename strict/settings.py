@@ -66,6 +66,10 @@ class TableConfig:
             if self.is_pod(address):
                 what = f"address {format_address(address)} of node {node.name!r}"
                 raise OverlapRefused(_overlap(what, self.pod_cidrs))
+        if node.endpoint is not None and self.is_pod(node.endpoint.ip):
+            raise OverlapRefused(
+                _overlap(f"endpoint {node.endpoint} of node {node.name!r}", self.pod_cidrs)
+            )
 
     def is_pod(self, address: AddressBytes) -> bool:
         """Whether the pod CIDRs hold a packed address."""

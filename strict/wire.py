@@ -8,6 +8,7 @@ naming the item, and accept no unknown keys: a misspelt setting must not be a de
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from socket import AF_INET, inet_pton
 from typing import Any, Final, TypeVar
 
 from strict.ipcache import MAX_IDENTITY, Entry, Source
@@ -26,6 +27,7 @@ MAX_ITEMS: Final = 2000
 T = TypeVar("T")
 
 _SOURCES: Final = {source.text: source for source in Source}
+_TEXTS: Final = {source: source.text for source in Source}
 
 
 class WireError(ValueError):
@@ -34,22 +36,26 @@ class WireError(ValueError):
 
 def entry_to_wire(entry: Entry) -> list[Any]:
     """``["10.0.0.7/32", "node-1", 20707, true, "kvstore"]``"""
-    return [
-        str(entry.prefix),
-        entry.node,
-        entry.identity,
-        entry.encrypt,
-        entry.source.text,
-    ]
+    prefix, node, identity, encrypt, source = entry
+    return [str(prefix), node, identity, encrypt, _TEXTS[source]]
 
 
 def entry_from_wire(item: Any) -> Entry:
+    """The way of half a million entries: a whole address takes the short cut."""
     try:
-        prefix, node, identity, encrypt, source = item
-        entry = Entry(Prefix.parse(prefix), node, identity, encrypt, _SOURCES[source])
-        if type(node) is str and type(encrypt) is bool and 0 <= int(identity) <= MAX_IDENTITY:
-            return entry
-    except (ValueError, TypeError, KeyError, AttributeError):
+        text, node, identity, encrypt, source = item
+        if text[-3:] == "/32" and ":" not in text:
+            prefix = Prefix(inet_pton(AF_INET, text[:-3]), 32)
+        else:
+            prefix = Prefix.parse(text)
+        if (
+            type(node) is str
+            and type(encrypt) is bool
+            and type(identity) is int
+            and 0 <= identity <= MAX_IDENTITY
+        ):
+            return Entry(prefix, node, identity, encrypt, _SOURCES[source])
+    except (ValueError, OSError, TypeError, KeyError, AttributeError):
         pass
     raise WireError(f"not an entry [prefix, node, identity, encrypt, source]: {item!r}"[:200])
 
