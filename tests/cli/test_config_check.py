@@ -1,0 +1,42 @@
+"""`config check` against golden answers: GOLDEN/NAME.conf is answered with NAME.txt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).with_name("golden")
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.conf"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_answer_is_the_golden_one(run, monkeypatch, name: str) -> None:
+    monkeypatch.chdir(GOLDEN)
+    result = run("config", "check", f"{name}.conf")
+    assert result.output == (GOLDEN / f"{name}.txt").read_text()
+    assert result.exit_code == ("error" in result.output)
+
+
+def test_json_tells_the_same(run, monkeypatch) -> None:
+    monkeypatch.chdir(GOLDEN)
+    result = run("config", "check", "mistakes.conf", "--json")
+    document = json.loads(result.output)
+    assert result.exit_code == 1
+    assert document["valid"] is False
+    text = (GOLDEN / "mistakes.txt").read_text()
+    for problem in document["problems"]:
+        place = f"mistakes.conf:{problem['line']}:{problem['column']}: {problem['severity']}: "
+        assert place + problem["message"] in text
+
+
+def test_standard_input_and_unreadable_files(run, tmp_path: Path) -> None:
+    assert run("config", "check", "-", input="[Interface]\n").exit_code == 0
+    missing = run("config", "check", str(tmp_path / "none.conf"))
+    assert missing.exit_code == 1
+    assert "No such file" in missing.output
+    (tmp_path / "latin.conf").write_bytes(b"[Interface]\n# caf\xe9\n")
+    latin = run("config", "check", str(tmp_path / "latin.conf"))
+    assert latin.exit_code == 1
+    assert "latin.conf:2:6: byte 0xe9 is not UTF-8" in latin.output
