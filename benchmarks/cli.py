@@ -82,7 +82,7 @@ def write_report(recordings: list[Recording], folder: Path) -> None:
 @click.option("--load", "loads", multiple=True, metavar="NAME",
               help="Only these loads, repeatable [all].")  # fmt: skip
 @click.option("--tries", type=click.IntRange(1), help="Attempts at a disturbed one [3; quick 1].")
-@click.option("--congestion", default="bbr", show_default=True, help="TCP congestion control.")
+@click.option("--congestion", help="TCP congestion control [bbr where the kernel has it].")
 @click.option("--mtu", default=1420, show_default=True, help="MTU inside the tunnel.")
 @output_options
 def system(out: Path | None, as_json: bool, **chosen: Any) -> None:
@@ -107,10 +107,11 @@ def system(out: Path | None, as_json: bool, **chosen: Any) -> None:
 def system_options(
     implementations: tuple[str, ...], quick: bool, repetitions: int | None,
     seconds: float | None, pinning: str | None, cores: str, loads: tuple[str, ...],
-    tries: int | None, congestion: str, mtu: int,
+    tries: int | None, congestion: str | None, mtu: int,
 ) -> Any:  # fmt: skip
     """`system.Options` from the command line; raises click's errors."""
     from benchmarks import system as whole
+    from benchmarks.lab import preferred_congestion
     from benchmarks.loads import LOADS, Effort
 
     possible = (*LOADS, whole.START)
@@ -132,7 +133,7 @@ def system_options(
         loads=loads or possible,
         tries=tries or (1 if quick else 3),
         starts=3 if quick else 20,
-        congestion=congestion,
+        congestion=congestion or preferred_congestion(),
         mtu=mtu,
         cores=_two_cores(cores, needed=pinning != "free"),
     )

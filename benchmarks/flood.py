@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import iperf
 from benchmarks.implementations import Implementation, Kind
-from benchmarks.lab import Lab, LabError, stop
+from benchmarks.lab import Lab, LabError, preferred_congestion, stop
 from benchmarks.meter import Usage, metered
 from benchmarks.model import Recording, Sample
 from benchmarks.progress import Progress
@@ -36,7 +36,7 @@ class Plan:
     seconds: float = 5.0
     tries: int = 3
     rates: tuple[int, ...] = RATES
-    congestion: str = "bbr"
+    congestion: str = field(default_factory=preferred_congestion)
 
     @property
     def steps(self) -> int:

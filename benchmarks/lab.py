@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 PREFIX = "wgb"
@@ -144,6 +145,14 @@ def veth_pair(cores: tuple[int, int] | None, congestion: str) -> Iterator[Lab]:
         for end in ends:
             _set_up(end, congestion)
         yield Lab(left, right, target=right.outer)
+
+
+def preferred_congestion() -> str:
+    """bbr where the kernel has it (cubic gives less through a tunnel), else its default."""
+    sysctl = Path("/proc/sys/net/ipv4")
+    if "bbr" in (sysctl / "tcp_available_congestion_control").read_text().split():
+        return "bbr"
+    return (sysctl / "tcp_congestion_control").read_text().strip()
 
 
 def _set_up(end: End, congestion: str) -> None:

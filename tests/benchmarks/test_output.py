@@ -1,0 +1,232 @@
+"""From recordings to files, tables, verdicts, plots, the page and the comparison."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from benchmarks.compare import NothingInCommon, compare
+from benchmarks.docs import PageError, fill
+from benchmarks.model import Recording, RecordingError, load
+from benchmarks.plots import draw_all, standalone
+from benchmarks.report import render
+from benchmarks.tables import result_tables, target_table
+from benchmarks.targets import TARGETS, Verdict, findings
+from benchmarks.units import show
+from tests.benchmarks import recordings
+
+
+def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "result.json"
+    before = recordings.system()
+    before.notes.append("a note")
+    before.save(path)
+    assert load(path) == before
+    assert [p.name for p in path.parent.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not a readable JSON"),
+        ("[]", "format"),
+        ('{"format": "wgpy-bench/0"}', "wgpy-bench/0"),
+        ('{"format": "wgpy-bench/1", "kind": "x"}', "environment"),
+        (
+            '{"format": "wgpy-bench/1", "kind": "x", "environment": {}, "options": {}, '
+            '"samples": [{"bad": 1}], "distributions": [], "notes": []}',
+            "bad",
+        ),
+    ],
+)
+def test_other_files_are_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(RecordingError, match=said) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def cell(recording: Recording, title: str, row: str, column: str) -> str:
+    (table,) = [t for t in result_tables(recording, details=True) if t.title == title]
+    (found,) = [r for r in table.rows if r[0] == row]
+    return found[table.header.index(column)]
+
+
+def test_a_table_shows_median_spread_and_paired_ratio() -> None:
+    """9 ×, although the machine drifted fourfold within the run."""
+    text = cell(recordings.system(), "system, free", "tcp1-up.goodput", "wgpy")
+    assert text == "9 Gbit/s ± 38% (9 ×)"
+    assert cell(recordings.system(), "system, free", "tcp1-up.peak_rss", "none") == ""
+
+
+def test_details_only_on_request() -> None:
+    figures = {row[0] for table in result_tables(recordings.system()) for row in table.rows}
+    assert "tcp1-up.cpu_per_gb" in figures
+    assert "tcp1-up.cpu_per_gb_left_user" not in figures
+
+
+def test_a_curve_is_a_table_of_its_own() -> None:
+    tables = {table.title: table for table in result_tables(recordings.scale())}
+    assert tables["peers.per_packet"].rows == (
+        ("1", "10.0 µs"), ("100", "11.0 µs"), ("10,000", "12.0 µs"),
+    )  # fmt: skip
+    assert "handshakes.answered" in {row[0] for row in tables["scale"].rows}
+
+
+def verdicts(*given: Recording) -> dict[str, Verdict]:
+    return {f"{f.figure} {f.setting}".strip(): f.verdict for f in findings(given)}
+
+
+def test_verdicts_of_every_kind() -> None:
+    found = verdicts(recordings.system(), recordings.scale())
+    assert found["tcp1-up.goodput free"] is Verdict.HIT
+    assert found["tcp1-up.cpu_per_gb free"] is Verdict.MILESTONE
+    assert found["ping.mean pinned"] is Verdict.MISSED
+    assert found["start.usable"] is Verdict.UNMEASURED
+    assert found["handshakes.answered"] is Verdict.HIT
+    assert found["peers.per_packet"] is Verdict.MISSED
+    assert found["entries.per_packet"] is Verdict.HIT
+
+
+def test_without_the_baseline_there_is_no_ratio_to_it() -> None:
+    alone = recordings.system()
+    alone.samples = [s for s in alone.samples if s.implementation != "wireguard-go"]
+    found = verdicts(alone)
+    assert found["tcp1-up.goodput"] is Verdict.UNMEASURED
+    assert found["tcp1-up.peak_rss free"] is Verdict.HIT
+
+
+def test_every_target_is_in_the_table_measured_or_not() -> None:
+    titles = {row[0] for row in target_table([recordings.system()]).rows}
+    assert titles == {target.title for target in TARGETS}
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (2.911e9, "bit/s", "2.91 Gbit/s"), (278_000, "1/s", "278 k/s"), (12, "1/s", "12.0/s"),
+        (1.09e-4, "s", "109 µs"), (8.5e7, "B", "85.0 MB"), (17, "s/GB", "17.0 s/GB"),
+        (0, "s", "0 s"), (0.0107, "1", "0.0107"), (5e-8, "s", "50.0 ns"),
+    ],
+)  # fmt: skip
+def test_units(value: float, unit: str, text: str) -> None:
+    assert show(value, unit) == text
+
+
+def test_plots_take_the_pages_ink_and_are_whole_files() -> None:
+    plots = draw_all([recordings.system(), recordings.scale()])
+    names = {plot.name for plot in plots}
+    assert {"system-throughput-free", "system-latency-pinned", "scale-peers-per-packet"} <= names
+    assert len(names) == len(plots)
+    for plot in plots:
+        assert "currentColor" in plot.svg and "#102030" not in plot.svg
+        root = ElementTree.fromstring(standalone(plot.svg))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    text = next(plot.svg for plot in plots if plot.name == "system-throughput-free")
+    assert "wireguard-go" in text and "Gbit/s" in text
+
+
+def test_plots_are_the_same_every_time() -> None:
+    first, second = (draw_all([recordings.system()]) for _ in range(2))
+    assert first == second
+
+
+class Page(HTMLParser):
+    """Tags that fetch, headings, and whether all is closed."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "use", "path", "rect"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.count: dict[str, int] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        for name, value in attrs:
+            if name in ("src", "href") and tag in ("script", "link", "img", "iframe", "a"):
+                self.fetched.append(f"{tag} {value}")
+            if name == "id" and tag == "h2":
+                self.ids.append(value or "")
+
+
+def test_the_page_is_whole_and_fetches_nothing() -> None:
+    given = recordings.system()
+    given.notes.append("<script>alert(1)</script>")
+    given.samples[0] = replace(given.samples[0], disturbed=True, foreign=0.5)
+    plots = draw_all([given])
+    text = render([given], plots)
+    page = Page(text)
+    assert page.ids == ["targets", "plots", "figures", "notes", "environment"]
+    assert page.fetched == []
+    assert page.count["svg"] == len(plots)
+    assert "alert(1)&lt;/script&gt;" in text and page.count["script"] == 1
+    assert "1 of 54 values stay disturbed" in text
+    assert not re.search(r"@import|url\(http", text)
+    assert "prefers-color-scheme: dark" in text
+    assert '<td class="red">missed</td>' in text
+
+
+def test_comparing_a_recording_with_a_faster_one() -> None:
+    table = compare(recordings.system(), recordings.system(scale=8.0))
+    rows = {(row[0], row[1]): row for row in table.rows}
+    goodput = rows["tcp1-up.goodput free", "wgpy"]
+    assert goodput[4].startswith("8 ×")
+    assert goodput[5] == "better"
+    assert goodput[6].startswith("8 ×")
+    assert rows["tcp1-up.cpu_per_gb free", "wgpy"][5] == "worse"
+    same = rows["tcp1-up.goodput free", "wireguard-go"]
+    assert same[5] == "same" and same[6] == ""
+
+
+def test_nothing_in_common_is_said() -> None:
+    with pytest.raises(NothingInCommon):
+        compare(recordings.system(), recordings.scale())
+
+
+PAGE = """# Performance
+
+<!-- figures: targets -->
+old
+<!-- end of figures -->
+words
+<!-- figures: system-pinned -->
+<!-- end of figures -->
+<!-- figures: strict -->
+kept
+<!-- end of figures -->
+"""
+
+
+def test_a_page_gets_its_figures_and_keeps_the_rest() -> None:
+    text, left = fill(PAGE, [recordings.system()])
+    assert left == ["strict"]
+    assert "old" not in text and "words" in text and "kept" in text
+    assert "| tcp1-up.goodput | 20.0 Gbit/s" in text
+    assert fill(text, [recordings.system()])[0] == text
+
+
+def test_a_page_without_markers_is_refused() -> None:
+    with pytest.raises(PageError):
+        fill("# nothing here\n", [recordings.system()])
+
+
+def test_cells_do_not_break_the_markdown_table() -> None:
+    text, _ = fill("<!-- figures: environment -->\n<!-- end of figures -->", [recordings.system()])
+    assert "| cpu | A \\| B |" in text
+
+
+def test_json_holds_no_derived_value() -> None:
+    document = json.loads(recordings.system().to_json())
+    assert set(document) == {
+        "format", "kind", "environment", "options", "samples", "distributions", "notes",
+    }  # fmt: skip
