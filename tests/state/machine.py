@@ -315,7 +315,7 @@ class Pair:
 
     def settle(self) -> None:
         """Deliver everything that is on its way, and what it causes."""
-        for _ in range(500):
+        for _ in range(4 * len(self.flying) + 100):
             if not self.flying:
                 return
             self.arrive(self.flying.pop(0))
