@@ -57,8 +57,8 @@ class LinuxUdp:
     def __init__(self) -> None:
         self.port = 0
         self.mark = 0
-        self.overflows = 0
         self._sockets: tuple[socket.socket, ...] = ()
+        self._sockets_in_turn = self._sockets
         self._lost_sources: set[bytes] = set()
         self._buffer = bytearray(MAX_DATAGRAM)
 
@@ -72,7 +72,7 @@ class LinuxUdp:
             return
         opened = _open_pair(port, self.mark)
         self.close()
-        self._sockets = opened
+        self._sockets = self._sockets_in_turn = opened
         self.port = opened[0].getsockname()[1]
 
     def probe(self, port: int) -> None:
@@ -89,11 +89,12 @@ class LinuxUdp:
         self.mark = mark
 
     def receive(self, limit: int) -> list[Datagram]:
-        """Up to `limit` datagrams that are ready now, half from either family at least."""
+        """Up to `limit` datagrams that are ready now; the families take turns in coming first."""
         received: list[Datagram] = []
-        for index, s in enumerate(self._sockets):
-            remaining = len(self._sockets) - index
-            self._receive_from(s, (limit - len(received)) // remaining, received)
+        self._sockets_in_turn = self._sockets_in_turn[::-1]
+        for index, s in enumerate(self._sockets_in_turn):
+            share = -(-(limit - len(received)) // (len(self._sockets_in_turn) - index))
+            self._receive_from(s, share, received)
         return received
 
     def send(self, datagrams: Iterable[Datagram]) -> int:
@@ -110,7 +111,7 @@ class LinuxUdp:
         """Stop listening; `rebind` opens again."""
         for s in self._sockets:
             s.close()
-        self._sockets = ()
+        self._sockets = self._sockets_in_turn = ()
 
     def _receive_from(self, s: socket.socket, limit: int, received: list[Datagram]) -> None:
         buffer = (self._buffer,)
