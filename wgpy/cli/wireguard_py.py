@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     level = LEVELS.get(os.environ.get("LOG_LEVEL", "error").lower(), 1)
     log = Log(arguments.interface, level)
     policy = _load_policy(arguments.policy) if arguments.policy else None
-    service = _open(arguments.interface, arguments.crypto, log, policy)
+    service = _open(arguments, log, policy)
     if not arguments.foreground:
         _go_to_background(keep_output="LOG_LEVEL" in os.environ and level > 0)
     log.verbose(f"wireguard-py {__version__} ready, process {os.getpid()}")
@@ -103,6 +103,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="put the policy of this name (or MODULE:FUNCTION) in front, driven through"
         " /var/run/wireguard/IFACE.control",
     )
+    parser.add_argument(
+        "--no-offload",
+        dest="offload",
+        action="store_false",
+        help="read and write one packet at a time: no TSO, USO, UDP GSO or GRO",
+    )
     parser.add_argument("--version", action="version", version=f"wireguard-py {__version__}")
     return parser.parse_args(argv)
 
@@ -134,14 +140,20 @@ def _load_policy(name: str) -> ControlledPolicy:
     return make()
 
 
-def _open(name: str, crypto: str, log: Log, policy: ControlledPolicy | None) -> Service:
+def _open(arguments: argparse.Namespace, log: Log, policy: ControlledPolicy | None) -> Service:
     """Everything that can fail, while there still is a terminal to say so on."""
     from wgpy.linux.service import Service
     from wgpy.linux.tun import TunError
     from wgpy.linux.uapi_socket import SocketInUse
 
     try:
-        return Service(name, crypto=crypto, log=log, policy=policy)
+        return Service(
+            arguments.interface,
+            crypto=arguments.crypto,
+            log=log,
+            policy=policy,
+            offload=arguments.offload,
+        )
     except (TunError, SocketInUse) as error:
         _fail(str(error))
     except OSError as error:

@@ -20,13 +20,14 @@ sessions, peers or IP.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from wgpy.dataplane.offload import MAX_MESSAGES, MAX_SENT, MAX_TRAIN
 from wgpy.protocol.constants import (
     TAG_SIZE,
     TRANSPORT_HEADER_SIZE,
@@ -37,12 +38,6 @@ from wgpy.protocol.constants import (
 Bytes = npt.NDArray[np.uint8]
 Column = npt.NDArray[Any]
 
-MAX_MESSAGES: Final = 128
-"""UDP_MAX_SEGMENTS of Linux since 6.10: what may arrive at once."""
-MAX_SENT: Final = 64
-"""UDP_MAX_SEGMENTS of older kernels: what one UDP GSO send may hold on all of them."""
-MAX_TRAIN: Final = 65_507
-"""Bytes of one IPv4 UDP payload."""
 SLAB_SIZE: Final = 2 << 16
 """A train of `MAX_TRAIN` bytes with its last message in full."""
 _REMEMBERED: Final = 64
@@ -128,38 +123,42 @@ class Rows:
 
         Returns the whole train.
         """
-        plaintexts, sealed = self._columns(count, last)
-        deque(map(encrypt_into, self._nonces.views, plaintexts, _NO_DATA, sealed), 0)
-        return self._view[: (count - 1) * self.stride + last + TRANSPORT_OVERHEAD]
-
-    def open(
-        self, decrypt_into: Callable[..., Any], count: int, last: int, failure: type[Exception]
-    ) -> list[int]:
-        """Open `count` messages in place; returns the numbers of those whose tag is wrong."""
-        plaintexts, sealed = self._columns(count, last)
-        nonces = self._nonces.views
-        done: list[Any] = []
-        wrong: list[int] = []
-        while len(done) < count:
-            at = len(done)
-            try:
-                done.extend(
-                    map(decrypt_into, nonces[at:], sealed[at:], _NO_DATA, plaintexts[at:])
-                )
-            except failure:
-                wrong.append(len(done))
-                done.append(None)
-        return wrong
-
-    def _columns(
-        self, count: int, last: int
-    ) -> tuple[Sequence[memoryview], Sequence[memoryview]]:
-        """The first `count` views of each kind; fills the nonces from the counters."""
-        self._nonces.counters[:count] = self.counters[:count]
+        nonces = self._nonces
+        nonces.counters[:count] = self.counters[:count]
         plaintexts, sealed = self.plaintexts[:count], self.sealed[:count]
         if last != self.plain:
             plaintexts[-1], sealed[-1] = self.message(count - 1, last)
-        return plaintexts, sealed
+        deque(map(encrypt_into, nonces.views, plaintexts, _NO_DATA, sealed), 0)
+        return self._view[: (count - 1) * self.stride + last + TRANSPORT_OVERHEAD]
+
+    def open(
+        self,
+        decrypt_into: Callable[..., Any],
+        first: int,
+        count: int,
+        last: int,
+        failure: type[Exception],
+    ) -> list[int]:
+        """Open `count` messages from `first` in place; the last has `last` plaintext bytes.
+
+        Returns the numbers of those that raised `failure`: their tag is wrong.
+        """
+        end, nonces = first + count, self._nonces
+        nonces.counters[:count] = self.counters[first:end]
+        plaintexts, sealed = self.plaintexts[first:end], self.sealed[first:end]
+        if last != self.plain:
+            plaintexts[-1], sealed[-1] = self.message(end - 1, last)
+        done: list[Any] = []
+        wrong: list[int] = []
+        views = nonces.views
+        while len(done) < count:
+            at = len(done)
+            try:
+                done.extend(map(decrypt_into, views[at:], sealed[at:], _NO_DATA, plaintexts[at:]))
+            except failure:
+                wrong.append(first + len(done))
+                done.append(None)
+        return wrong
 
 
 class Slab:

@@ -16,6 +16,7 @@ descriptors with their callbacks (a control socket); `listeners` takes a log or 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -41,7 +42,7 @@ class Path(Protocol):
     """
 
     def tun_ready(self) -> None: ...
-    def udp_ready(self) -> None: ...
+    def udp_ready(self, fd: int) -> None: ...
     def flush(self) -> None: ...
 
 
@@ -151,7 +152,7 @@ class Interface:
             self.engine.set_up(True, now=self.now())
         finally:
             for fd in self.udp.filenos():
-                self.loop.watch(fd, self.path.udp_ready)
+                self.loop.watch(fd, functools.partial(self.path.udp_ready, fd))
 
     def _unwatch_udp(self) -> None:
         for fd in self.udp.filenos():
@@ -170,8 +171,8 @@ class PlainPath:
         interface.engine.send(interface.tun.read(BATCH), now=interface.now())
         self.flush()
 
-    def udp_ready(self) -> None:
-        """Datagrams of the peers, in."""
+    def udp_ready(self, fd: int) -> None:  # noqa: ARG002
+        """Datagrams of the peers, in, from all sockets."""
         interface = self._interface
         interface.engine.receive(interface.udp.receive(BATCH), now=interface.now())
         self.flush()

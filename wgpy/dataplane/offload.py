@@ -33,6 +33,14 @@ GSO_ECN: Final = 0x80
 MAX_PACKET: Final = 65_535
 """What an IPv4 total length or an IPv6 payload length can say."""
 
+# Limits of trains: runs of datagrams in one system call.
+MAX_MESSAGES: Final = 128
+"""UDP_MAX_SEGMENTS of Linux since 6.10: what may arrive at once."""
+MAX_SENT: Final = 64
+"""UDP_MAX_SEGMENTS of older kernels: what one UDP GSO send may hold on all of them."""
+MAX_TRAIN: Final = 65_507
+"""Bytes of one IPv4 UDP payload."""
+
 TCP: Final = 6
 UDP: Final = 17
 TCP_FIN: Final = 0x01
@@ -93,7 +101,7 @@ def describe(packet: Buffer, vnet: tuple[int, ...]) -> SuperPacket | None:
         protocol = UDP
     else:
         expected, protocol = _GSO_PROTOCOL.get(gso_type & ~GSO_ECN, (0, 0))
-        if version != expected:
+        if version != expected or not protocol:
             return None
     if csum_offset != _CSUM_OFFSET[protocol] or not _is_l4_start(packet, version, l4):
         return None

@@ -20,8 +20,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wgpy.dataplane.batch import MAX_MESSAGES, Bytes, Column
+from wgpy.dataplane.batch import Bytes, Column
 from wgpy.dataplane.offload import (
+    MAX_MESSAGES,
     TCP,
     TCP_CWR,
     TCP_FIN,

@@ -69,6 +69,7 @@ class GsoUdp(LinuxUdp):
         self._endpoints: dict[tuple[Address, bytes], Endpoint] = {}
         self._ways: dict[Endpoint, _Way] = {}
         self._drops: dict[int, int] = {}
+        self.overflows = 0
         self._gro_buffer = bytearray(1 << 16)
 
     def rebind(self, port: int) -> None:

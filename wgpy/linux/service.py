@@ -19,9 +19,8 @@ from wgpy.dataplane.ports import DeviceGone
 from wgpy.linux.clock import LinuxClock, entropy
 from wgpy.linux.link import LinkWatch
 from wgpy.linux.signals import FolderWatch, Signals
-from wgpy.linux.tun import LinuxTun
 from wgpy.linux.uapi_socket import UapiServer, UnixListener, socket_path
-from wgpy.linux.udp import LinuxUdp
+from wgpy.linux.vnet import open_edges
 from wgpy.protocol.crypto import BackendName, backend
 from wgpy.protocol.engine import Engine
 from wgpy.protocol.events import Event
@@ -43,13 +42,25 @@ class Service:
     """A WireGuard interface and its UAPI socket, ready when constructed."""
 
     def __init__(
-        self, name: str, *, crypto: str, log: ServiceLog, policy: ControlledPolicy | None = None
+        self,
+        name: str,
+        *,
+        crypto: str,
+        log: ServiceLog,
+        policy: ControlledPolicy | None = None,
+        offload: bool = True,
     ) -> None:
-        """Raises `TunError`, `SocketInUse` or OSError, and leaves nothing then."""
+        """Raises `TunError`, `SocketInUse` or OSError, and leaves nothing then.
+
+        `offload` asks for the batch path, which seals with the openssl backend only.
+        """
         self._policy = policy
         self._log = log
         self._clock = LinuxClock()
-        self._tun = LinuxTun(name)
+        offload = offload and crypto == "openssl"
+        self._tun, self._udp, self._make_path = open_edges(
+            name, offload=offload, report=log.error
+        )
         try:
             self._listener = UnixListener(socket_path(self._tun.name))
             self._control = self._listen_for_control()
@@ -85,9 +96,10 @@ class Service:
             self._interface = Interface(
                 self._engine,
                 self._tun,
-                LinuxUdp(),
+                self._udp,
                 self._clock,
                 self._loop,
+                path=self._make_path,
                 warn=self._log.error,
             )
             stack.callback(self._interface.close)

@@ -5,8 +5,11 @@ kernel which unfinished packets we take: without checksum, TCP up to 64 KiB (TSO
 likewise (USO, from Linux 6.2).  In the other direction the device takes what we merge.
 What the kernel does not know is asked for without, down to nothing; `missing` says so.
 
-`read_into` and the descriptor are for the batch path.  `read` and `write` speak whole
+`read_into` and `write_from` are for the batch path.  `read` and `write` speak whole
 packets, so this is a `TunPort` like any other.
+
+numpy is imported when the first packet path is made, not here: the program's start must
+not wait for it.
 """
 
 from __future__ import annotations
@@ -16,17 +19,22 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytun
 
 from wgpy.dataplane import offload
-from wgpy.dataplane.batch import MAX_SENT, MAX_TRAIN
-from wgpy.dataplane.offload_segment import Splitter
-from wgpy.linux.tun import DEFAULT_MTU, LinuxTun
+from wgpy.dataplane.offload import MAX_SENT, MAX_TRAIN
+from wgpy.linux.gso import GsoUdp
+from wgpy.linux.tun import DEFAULT_MTU, LinuxTun, TunError
+from wgpy.linux.udp import LinuxUdp
 from wgpy.protocol.constants import TRANSPORT_OVERHEAD
 from wgpy.protocol.policy import Buffer
+
+if TYPE_CHECKING:
+    from wgpy.dataplane.device import Interface, Path
+    from wgpy.dataplane.offload_segment import Splitter
 
 TUNSETOFFLOAD: Final = 0x400454D0
 TUN_F_CSUM: Final = 0x01
@@ -74,7 +82,7 @@ class VnetTun(LinuxTun):
                 continue
             self.missing, self.udp_offload = missing, bool(flags & TUN_F_USO4)
             break
-        self._splitter = Splitter()
+        self._splitter: Splitter | None = None
         self._vnet_buffer = bytearray(2 * offload.MAX_PACKET)
         self._vnet_view = memoryview(self._vnet_buffer)[: offload.VNET_SIZE + offload.MAX_PACKET]
 
@@ -91,14 +99,36 @@ class VnetTun(LinuxTun):
         with contextlib.suppress(OSError):
             _set_gso_max_size(socket.if_nametoindex(self.name), min(size, 65_535))
 
+    def read_into(self, view: memoryview) -> int:
+        """One packet behind its virtio header; its size, 0 when none is ready."""
+        try:
+            return os.readv(self._fd, (view,))
+        except BlockingIOError:
+            return 0
+        except OSError:
+            _ = self.name  # Gone (raises), or an error that passes (the link going down).
+            return 0
+
+    def write_from(self, view: memoryview) -> bool:
+        """One packet behind its virtio header; False when the device refused it."""
+        try:
+            os.write(self._fd, view)
+        except OSError:
+            return False
+        return True
+
     def read(self, limit: int) -> list[bytes]:
         """As `LinuxTun.read`, super-packets cut; only packets that are ready count."""
-        packets: list[bytes] = []
+        if self._splitter is None:
+            from wgpy.dataplane.offload_segment import Splitter
+
+            self._splitter = Splitter()
+        splitter, packets = self._splitter, list[bytes]()
         try:
             while len(packets) < limit:
                 size = os.readv(self._fd, (self._vnet_view,))
                 size -= offload.VNET_SIZE
-                packets += self._splitter.packets(self._vnet_buffer, offload.VNET_SIZE, size)
+                packets += splitter.packets(self._vnet_buffer, offload.VNET_SIZE, size)
         except BlockingIOError:
             pass
         except OSError:
@@ -114,6 +144,40 @@ class VnetTun(LinuxTun):
             except OSError:
                 refused += 1
         return refused
+
+
+class Edges(NamedTuple):
+    """The ports of one interface, and what makes its data path (None: the plain one)."""
+
+    tun: LinuxTun
+    udp: LinuxUdp
+    make_path: Callable[[Interface], Path] | None
+
+
+def open_edges(name: str, *, offload: bool, report: Callable[[str], None]) -> Edges:
+    """Ports with every offload that the kernel has, or (`offload` False) with none.
+
+    Raises `TunError`; `report` is told what is missing.
+    """
+    if not offload:
+        return Edges(LinuxTun(name), LinuxUdp(), None)
+    try:
+        tun = VnetTun(name)
+    except TunError:
+        # Whatever else is wrong, the plain device says it better.
+        plain = LinuxTun(name)
+        report("the kernel's TUN has no virtio header: packets go one by one")
+        return Edges(plain, LinuxUdp(), None)
+    if tun.missing:
+        report(tun.missing)
+    udp = GsoUdp(report=report)
+
+    def make_path(interface: Interface) -> Path:
+        from wgpy.dataplane.pipeline import BatchPath
+
+        return BatchPath(interface, tun, udp)
+
+    return Edges(tun, udp, make_path)
 
 
 def _set_gso_max_size(index: int, size: int) -> None:

@@ -20,6 +20,9 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from wgpy.protocol.crypto import Buffer, LowOrderError
 from wgpy.protocol.crypto.blake import HashlibBlake
 
+TagMismatch: Final = InvalidTag
+"""What `OpenSslAead.cipher` raises for a wrong tag."""
+
 _pack_nonce: Final = struct.Struct("<4xQ").pack
 _WORDS: Final = struct.Struct("<8I")
 _SIGMA: Final = b"expand 32-byte k"

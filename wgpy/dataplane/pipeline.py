@@ -1,0 +1,128 @@
+"""The batch path: how packets pass at speed.  `BatchPath` takes the place of `PlainPath`.
+
+out, `Egress` (`pipeline_out`)
+  1. Read from the TUN device what is ready: single packets, until there is none or one
+     turn's worth is there, or one super-packet of up to 64 KiB.
+  2. Policy and allowed IPs, remembered per flow (source, destination) until either changes.
+  3. The peer's current session; without a usable one the packets take the readable path,
+     which stages them and shakes hands.
+  4. Cut the super-packet into the rows of a train, or gather a run of equal-sized packets
+     into one; headers, checksums and padding by array operations.
+  5. Counters for the whole train from the session, then seal each message in place.
+  6. One UDP GSO send.  A packet that is alone is sealed where it was read and sent.
+  7. Timers and byte counts, once per peer and turn.
+
+in, `Ingress` (`pipeline_in`)
+  1. Receive one UDP GRO train: datagrams of one source, equal sizes.
+  2. Type and index of all; what is not transport data takes the readable path from here.
+  3. The session of the index, its age, the counters.
+  4. Open each message in place.
+  5. The replay window, once if the counters ascend; then endpoint, timers and byte counts.
+  6. Inner source against allowed IPs, and the policy, remembered per flow.
+  7. Merge consecutive segments of one flow, exactly or not at all, into one TUN write.
+
+Both paths share the engine's state and its bookkeeping; every decision that is not
+"as before, for a flow that is known" is made by the engine's readable code.
+
+Fair: one turn takes at most one super-packet or `TURN` packets from one side, then
+the loop looks at everything else.  Bounded: all buffers are made once.  In overload the
+*newest* packets are lost, where they would have to wait: in the TUN device's queue
+(the interface's TX drops) and in the UDP socket's (`DropReason.UDP_OVERFLOW`); packets
+that wait for a handshake lose the *oldest* (`DropReason.QUEUE_FULL`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from wgpy.dataplane.device import Interface
+from wgpy.dataplane.pipeline_in import Ingress, TrainSource
+from wgpy.dataplane.pipeline_out import Egress, TrainSink
+from wgpy.dataplane.ports import TunPort, UdpPort
+from wgpy.protocol.constants import NS
+from wgpy.protocol.drops import DropReason
+from wgpy.protocol.events import Direction
+
+OVERFLOW_CHECK: Final = 1 * NS
+"""How often the sockets are asked what they lost."""
+
+
+class SuperTun(TunPort, Protocol):
+    """A TUN port that carries super-packets, each behind its virtio header."""
+
+    udp_offload: bool
+
+    def read_into(self, view: memoryview) -> int:
+        """One packet with its header; its size in bytes, 0 when none is ready."""
+
+    def write_from(self, view: memoryview) -> bool:
+        """One packet with its header; False when the device refused it."""
+
+    def cap_super_packets(self) -> None:
+        """Adapt the size of super-packets to the MTU."""
+
+
+class TrainUdp(UdpPort, TrainSource, TrainSink, Protocol):
+    """A UDP port that sends and receives trains."""
+
+    def overflowed(self) -> int:
+        """Datagrams lost for want of room since the last call."""
+
+
+class BatchPath:
+    """See the module; a `wgpy.dataplane.device.Path`."""
+
+    def __init__(self, interface: Interface, tun: SuperTun, udp: TrainUdp) -> None:
+        """`tun` and `udp` are the interface's own, seen with their faster methods."""
+        self._interface = interface
+        self._tun = tun
+        self._udp = udp
+        self._device = interface.engine.device
+        self._out = Egress(interface.engine, tun, udp, self._carry_out)
+        self._in = Ingress(interface.engine, tun, udp, self._carry_out)
+        self._checked = 0
+
+    def tun_ready(self) -> None:
+        """One turn of the way out."""
+        now = self._interface.now()
+        self._out.turn(now)
+        self._carry_out()
+
+    def udp_ready(self, fd: int) -> None:
+        """One turn of the way in, at one socket."""
+        now = self._interface.now()
+        self._in.turn(fd, now)
+        self._carry_out()
+        if now - self._checked >= OVERFLOW_CHECK:
+            self._checked = now
+            self._count(self._udp.overflowed(), DropReason.UDP_OVERFLOW, Direction.INGRESS)
+
+    def flush(self) -> None:
+        """Carry out what the engine has after a deadline or a change of configuration."""
+        self._tun.cap_super_packets()
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        device, engine = self._device, self._interface.engine
+        if device.outbox:
+            refused = self._udp.send(engine.pull_datagrams())
+            self._count(refused, DropReason.UDP_SEND_FAILED, Direction.EGRESS)
+        if device.inbox:
+            self._write(engine.pull_packets(), Direction.INGRESS)
+        if device.plaintext:
+            self._write(engine.pull_plaintext(), Direction.EGRESS)
+        if device.events and self._interface.listeners:
+            while (event := engine.next_event()) is not None:
+                for listener in self._interface.listeners:
+                    listener(event)
+
+    def _write(self, packets: Iterable[bytes], direction: Direction) -> None:
+        refused = self._tun.write(packets)
+        self._count(refused, DropReason.TUN_WRITE_FAILED, direction)
+
+    def _count(self, number: int, reason: DropReason, direction: Direction) -> None:
+        if number:
+            now = self._interface.clock.monotonic()
+            for _ in range(number):
+                self._interface.engine.record_drop(reason, now=now, direction=direction)

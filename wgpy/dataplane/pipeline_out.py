@@ -1,0 +1,343 @@
+"""The way out of the batch path; the numbers are those of `pipeline`'s list.
+
+Packets are read into slots, one behind the other.  Before each packet there is room for
+the header of its transport message (where its virtio header was), behind it for padding
+and tag, so that a lone packet is sealed and sent from where it lies.  A super-packet runs
+over the slots behind it, and reading stops there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol, cast
+
+from wgpy.dataplane.batch import Rows, Slab
+from wgpy.dataplane.offload import (
+    GSO_NONE,
+    MAX_PACKET,
+    NEEDS_CSUM,
+    NO_OFFLOAD,
+    VNET,
+    VNET_SIZE,
+    complete_checksum,
+    describe,
+)
+from wgpy.dataplane.offload_segment import (
+    Splitter,
+    Stencils,
+    complete_checksums,
+    cuts,
+    gather,
+    segment,
+)
+from wgpy.protocol import outbound
+from wgpy.protocol.constants import (
+    TAG_SIZE,
+    TRANSPORT_HEADER_SIZE,
+    TRANSPORT_OVERHEAD,
+    TYPE_TRANSPORT,
+)
+from wgpy.protocol.crypto.openssl import OpenSslAead
+from wgpy.protocol.drops import DropReason
+from wgpy.protocol.endpoint import Endpoint
+from wgpy.protocol.engine import Engine
+from wgpy.protocol.events import Direction
+from wgpy.protocol.messages import TRANSPORT_HEADER
+from wgpy.protocol.packet import padded_size, read_addresses
+from wgpy.protocol.peer import Peer
+from wgpy.protocol.policy import Action
+from wgpy.protocol.session import Session
+
+TURN: Final = 64
+"""Packets read in one turn."""
+MIN_RUN: Final = 4
+"""Equal packets from which on array operations are cheaper than one by one."""
+MAX_FLOWS: Final = 8192
+"""Flows remembered; when there are more, all are forgotten and learnt anew."""
+
+_pack_header: Final = TRANSPORT_HEADER.pack_into
+_pack_nonce: Final = struct.Struct("<4xQ").pack
+
+
+class PacketSource(Protocol):
+    """A TUN device with virtio headers."""
+
+    mtu: int
+
+    def read_into(self, view: memoryview) -> int: ...
+
+
+class TrainSink(Protocol):
+    """Takes datagrams of equal size; returns how many were refused."""
+
+    def send_train(self, train: memoryview, stride: int, endpoint: Endpoint) -> int: ...
+
+
+class _Slots:
+    """Where packets are read to: packet i begins at ``HEAD + i * stride``."""
+
+    HEAD: Final = TRANSPORT_HEADER_SIZE
+
+    def __init__(self, mtu: int) -> None:
+        room = self.HEAD + mtu + 16 + TAG_SIZE
+        self.mtu = mtu
+        self.stride = room + 63 & ~63
+        # A super-packet in the last slot, and one more segment (see `segment`).
+        self.buffer = bytearray(TURN * self.stride + 2 * MAX_PACKET + 64)
+        self.view = memoryview(self.buffer)
+        self.starts = range(self.HEAD, self.HEAD + TURN * self.stride, self.stride)
+        self.targets = [self.view[s - VNET_SIZE : s + MAX_PACKET] for s in self.starts]
+
+
+class Way(NamedTuple):
+    """A peer that can be sent to now, and what to seal with."""
+
+    peer: Peer
+    session: Session
+    endpoint: Endpoint
+    encrypt_into: Callable[..., Any]
+
+
+class Egress:
+    """Inner packets of the host, out through the tunnel."""
+
+    def __init__(
+        self, engine: Engine, tun: PacketSource, udp: TrainSink, carry_out: Callable[[], None]
+    ) -> None:
+        """`carry_out` sends what the engine's readable path has made, at once."""
+        self._engine = engine
+        self._device = engine.device
+        self._tun = tun
+        self._udp = udp
+        self._carry_out = carry_out
+        self._slots = _Slots(tun.mtu)
+        self._slab = Slab()
+        self._stencils = Stencils()
+        self._splitter = Splitter(self._stencils)
+        self._flows: dict[bytes, Peer] = {}
+        self._known: tuple[object, int, int] = (None, 0, 0)
+        self._sent: dict[Peer, int] = {}
+        self._refused = 0
+
+    def turn(self, now: int) -> None:
+        """Read what is ready (1), send it, keep the books (7)."""
+        sizes = self._read()
+        self._check_flows()
+        at = 0
+        while at < len(sizes):
+            at = self._dispatch(at, sizes, now)
+        if self._sent:
+            self._keep_books(now)
+
+    # 1. Read.
+
+    def _read(self) -> list[int]:
+        """The sizes of packets read into the slots, virtio header not counted."""
+        slots = self._slots
+        if slots.mtu != self._tun.mtu:
+            slots = self._slots = _Slots(self._tun.mtu)
+        read, room = self._tun.read_into, slots.mtu + VNET_SIZE
+        sizes: list[int] = []
+        for target in slots.targets:
+            size = read(target)
+            if not size:
+                break
+            sizes.append(size - VNET_SIZE)
+            if size > room:
+                break
+        return sizes
+
+    # 2. Policy and allowed IPs, per flow.
+
+    def _check_flows(self) -> None:
+        """Forget what was learnt before the policy or the allowed IPs changed."""
+        device = self._device
+        known = (device.policy, device.policy.generation, device.allowed_ips.generation)
+        if known != self._known:
+            self._known = known
+            self._flows.clear()
+
+    def _key(self, start: int, size: int) -> bytes | None:
+        """Source and destination of a well-formed packet, joined."""
+        buffer = self._slots.buffer
+        first = buffer[start]
+        if first >> 4 == 4:
+            total = buffer[start + 2] << 8 | buffer[start + 3]
+            if size >= 20 and 20 <= (first & 15) * 4 <= total <= size:
+                return bytes(buffer[start + 12 : start + 20])
+        elif first >> 4 == 6 and size >= 40:
+            total = 40 + (buffer[start + 4] << 8 | buffer[start + 5])
+            if total <= size:
+                return bytes(buffer[start + 8 : start + 40])
+        return None
+
+    def _learn(self, key: bytes, start: int, size: int) -> Peer | None:
+        """Ask policy and allowed IPs; None: not simply encrypted, or not to be remembered."""
+        packet = self._slots.view[start : start + size]
+        addresses = read_addresses(packet)
+        if addresses is None:
+            return None
+        verdict = self._device.policy.egress(addresses.source, addresses.destination, packet)
+        peer = self._device.allowed_ips.lookup(addresses.destination)
+        if verdict.action is not Action.ENCRYPT or verdict.per_packet or peer is None:
+            return None
+        if len(self._flows) >= MAX_FLOWS:
+            self._flows.clear()
+        self._flows[key] = peer
+        return peer
+
+    # 3. The session.
+
+    def _way(self, peer: Peer, now: int) -> Way | None:
+        """How to send at once; None: the readable path must stage or shake hands."""
+        session, device = peer.current, self._device
+        if session is None or peer.endpoint is None or peer.staged or not device.up:
+            return None
+        parameters = device.parameters
+        if not session.can_send(now, parameters):
+            return None
+        # A super-packet may need this many counters; at the end, one packet at a time.
+        if session.next_counter + MAX_PACKET > parameters.reject_after_messages:
+            return None
+        cipher = cast(OpenSslAead, session.sender).cipher
+        return Way(peer, session, peer.endpoint, cipher.encrypt_into)
+
+    def _dispatch(self, at: int, sizes: list[int], now: int) -> int:
+        """Send the packet in slot `at`, and those after it that go with it; the next slot."""
+        slots = self._slots
+        start, size = slots.starts[at], sizes[at]
+        key = self._key(start, size)
+        way = None
+        if key is not None:
+            peer = self._flows.get(key) or self._learn(key, start, size)
+            way = None if peer is None else self._way(peer, now)
+        if way is None:
+            self._readable(start, size, now)
+            return at + 1
+        vnet = slots.buffer[start - VNET_SIZE : start]
+        if vnet[1] != GSO_NONE:
+            self._send_super(way, start, size, now)
+            return at + 1
+        run = 1
+        if at + MIN_RUN <= len(sizes) and sizes[at + 1] == size:
+            run = self._run_length(at, sizes)
+        if run >= MIN_RUN and self._send_run(way, start, size, run, vnet):
+            return at + run
+        self._send_single(way, start, size, vnet)
+        return at + 1
+
+    def _readable(self, start: int, size: int, now: int) -> None:
+        """The engine's own path, whole packet by whole packet."""
+        packets = self._splitter.packets(self._slots.buffer, start, size)
+        self._engine.send(packets, now=now)
+        self._carry_out()
+
+    # 4. Cut or gather, 5. seal, 6. send.
+
+    def _send_super(self, way: Way, start: int, size: int, now: int) -> None:
+        slots = self._slots
+        vnet = VNET.unpack_from(slots.buffer, start - VNET_SIZE)
+        whole = describe(slots.view[start : start + size], vnet)
+        if whole is None:
+            self._device.drop(
+                DropReason.MALFORMED,
+                now,
+                direction=Direction.EGRESS,
+                packet=slots.view[start : start + size],
+            )
+            return
+        mtu, header = self._device.mtu, whole.shape.length
+        rows = self._slab.rows(padded_size(header + whole.width, mtu) + TRANSPORT_OVERHEAD)
+        for cut in cuts(whole, rows.capacity):
+            segment(self._stencils, rows, slots.buffer, start, whole, cut)
+            last = rows.plain if cut.last == cut.width else padded_size(header + cut.last, mtu)
+            self._send_rows(way, rows, cut.segments, last)
+
+    def _run_length(self, at: int, sizes: list[int]) -> int:
+        """How many packets from slot `at` on differ in no more than a train may."""
+        buffer, starts, size = self._slots.buffer, self._slots.starts, sizes[at]
+        start = starts[at]
+        # Everything before the IPv4 identification or the IPv6 hop limit, and the addresses.
+        head = 6 if buffer[start] >> 4 == 6 else 4
+        first, end = (8, 40) if head == 6 else (12, 20)
+        same = buffer[start - VNET_SIZE : start + head]
+        addresses = buffer[start + first : start + end]
+        run = 1
+        for index in range(at + 1, len(sizes)):
+            start = starts[index]
+            if (
+                sizes[index] != size
+                or buffer[start - VNET_SIZE : start + head] != same
+                or buffer[start + first : start + end] != addresses
+            ):
+                break
+            run += 1
+        return run
+
+    def _send_run(self, way: Way, start: int, size: int, run: int, vnet: bytearray) -> bool:
+        """Gather and send equal packets; False, with nothing done, where bytes are odd."""
+        flags, _, _, _, l4, offset = VNET.unpack(vnet)
+        unfinished = flags & NEEDS_CSUM
+        if unfinished and (l4 & 1 or offset & 1 or l4 + offset + 2 > size):
+            return False
+        stride = padded_size(size, self._device.mtu) + TRANSPORT_OVERHEAD
+        rows = self._slab.rows(stride)
+        done = 0
+        while done < run:
+            count = min(run - done, rows.capacity)
+            slots = self._slots
+            gather(rows, slots.buffer, start + done * slots.stride, slots.stride, count, size)
+            if unfinished:
+                complete_checksums(rows, count, size, l4, offset)
+            self._send_rows(way, rows, count, rows.plain)
+            done += count
+        return True
+
+    def _send_rows(self, way: Way, rows: Rows, count: int, last: int) -> None:
+        """Label, seal and send a train."""
+        peer, session, endpoint, encrypt_into = way
+        counters = session.reserve(count, self._device.parameters)
+        rows.label(count, session.remote_index, counters.start)
+        train = rows.seal(encrypt_into, count, last)
+        refused = self._udp.send_train(train, rows.stride, endpoint)
+        self._sent[peer] = self._sent.get(peer, 0) + len(train)
+        if refused:
+            self._refused += refused
+
+    def _send_single(self, way: Way, start: int, size: int, vnet: bytearray) -> None:
+        """Seal a packet where it lies."""
+        view, buffer = self._slots.view, self._slots.buffer
+        if vnet != NO_OFFLOAD and vnet[0] & NEEDS_CSUM:
+            _, _, _, _, l4, offset = VNET.unpack(vnet)
+            complete_checksum(view[start : start + size], l4, offset)
+        plain = padded_size(size, self._device.mtu)
+        end = start + plain
+        if plain > size:
+            buffer[start + size : end] = bytes(plain - size)
+        peer, session, endpoint, encrypt_into = way
+        counter = session.reserve(1, self._device.parameters).start
+        begin = start - TRANSPORT_HEADER_SIZE
+        _pack_header(buffer, begin, TYPE_TRANSPORT, session.remote_index, counter)
+        whole = view[begin : end + TAG_SIZE]
+        body = whole[TRANSPORT_HEADER_SIZE:]
+        encrypt_into(_pack_nonce(counter), body[:plain], None, body)
+        refused = self._udp.send_train(whole, len(whole), endpoint)
+        self._sent[peer] = self._sent.get(peer, 0) + len(whole)
+        if refused:
+            self._refused += refused
+
+    # 7. The books.
+
+    def _keep_books(self, now: int) -> None:
+        """Timers, bytes, renewal of keys; once per peer and turn."""
+        device, sent = self._device, self._sent
+        self._sent = {}
+        for peer, size in sent.items():
+            outbound.note_sent(device, peer, size, now, content=True)
+            session = peer.current
+            if session is not None and session.wants_rekey_to_send(now, device.parameters):
+                outbound.initiate(device, peer, now)
+        for _ in range(self._refused):
+            device.drop(DropReason.UDP_SEND_FAILED, now, direction=Direction.EGRESS)
+        self._refused = 0
