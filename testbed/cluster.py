@@ -284,9 +284,7 @@ class Cluster:
 
     def save(self) -> None:
         """Write `state.json` and a copy of the topology file."""
-        copy = self.folder / "topology.yaml"
-        if not copy.exists() and self.topology.file and Path(self.topology.file).exists():
-            shutil.copyfile(self.topology.file, copy)
+        discovery.write(self.folder / "topology.yaml", self.topology.source)
         state = {
             "schema": 1,
             "name": self.name,

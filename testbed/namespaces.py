@@ -254,6 +254,7 @@ def kill_inside(pinned: Iterable[int], *, seconds: float = 5) -> None:
         if time.monotonic() > deadline:
             raise NamespaceError(f"processes {pids} do not die")
         time.sleep(0.01)
+    reap()
 
 
 class Guardian:
@@ -279,8 +280,10 @@ class Guardian:
 
 
 def reap() -> None:
-    """Wait for holders of this program that have ended."""
-    _children[:] = [process for process in _children if process.poll() is None]
+    """Wait for the holders of this program that have ended, so that no zombie stays."""
+    for process in [child for child in _children if start_time(child.pid) is None]:
+        process.wait()
+        _children.remove(process)
 
 
 if __name__ == "__main__":

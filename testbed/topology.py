@@ -116,7 +116,8 @@ class Topology:
     allow_overlap: bool = False
     unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
     summary: str = ""
-    file: str = field(default="", compare=False)
+    source: str = field(default="", compare=False, repr=False)
+    """The file's text."""
 
     @property
     def pods(self) -> tuple[Pod, ...]:
@@ -163,12 +164,13 @@ _NODE = (
 
 def read_topology(path: Path) -> Topology:
     """The topology in `path`.  Raises `TopologyError` naming file, line and the fix."""
-    return _build(load(path), path.stem)
+    root = load(path)
+    return replace(_build(root, path.stem), source=path.read_text(encoding="utf-8"))
 
 
 def parse_topology(text: str, file: str = "topology.yaml") -> Topology:
     """As `read_topology`, for text in hand."""
-    return _build(parse(text, file), Path(file).stem)
+    return replace(_build(parse(text, file), Path(file).stem), source=text)
 
 
 def _build(root: Located, stem: str) -> Topology:
@@ -193,7 +195,6 @@ def _build(root: Located, stem: str) -> Topology:
         slices=slices,
         allow_overlap=_flag(top, "allow_overlap", False),
         summary=top["summary"].expect_text() if "summary" in top else "",
-        file=root.file,
     )
     _check_overlap(topology, top.get("pod_cidrs", root))
     nodes: list[Node] = []
