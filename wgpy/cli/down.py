@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import click
@@ -50,12 +51,25 @@ def _foreign(interface: str, file: Path | None) -> Ledger:
             raise click.ClickException(f"{interface} is not in this network namespace")
         ledger = Ledger(interface)
         ledger.steps = [["rule", *rule] for rule in _rules(network, device)]
+    ledger.steps += [["nft", *table] for table in _filters(interface)]
     path = file or CONFIG_FOLDER / f"{interface}.conf"
     if path.is_file():
         config = load(path)
         ledger.pre_down, ledger.post_down = config.pre_down, config.post_down
     ledger.steps.append(["link", interface])
     return ledger
+
+
+def _filters(interface: str) -> list[tuple[str, str]]:
+    """The packet filters that wg-quick makes for an interface that everything goes through."""
+    try:
+        listed = subprocess.run(
+            ["nft", "list", "tables"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return []
+    words = [line.split() for line in listed.stdout.splitlines()]
+    return [(w[1], w[2]) for w in words if len(w) == 3 and w[2] == f"wg-quick-{interface}"]
 
 
 def _rules(network: Network, device: DeviceSnapshot) -> list[Rule]:

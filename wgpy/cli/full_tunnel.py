@@ -70,8 +70,7 @@ def _filter(
     interface = ledger.interface
     table = f"wgpy-{interface}"
     guards = "\n".join(
-        f'iifname != "{interface}" {family} daddr {format_address(ip)}'
-        " fib saddr type != local drop"
+        f'iifname != "{interface}" {family} daddr {format_address(ip)} fib saddr type != local drop'
         for ip in addresses
     )
     rules = f"""table {family} {table} {{

@@ -107,13 +107,13 @@ def _peers_of_config(config: Config) -> list[_Peer]:
 def _choose(peers: list[_Peer], wanted: str | None, inner: AddressBytes | None) -> _Peer:
     if wanted:
         peers = [peer for peer in peers if peer.public_key.base64.startswith(wanted)]
-    elif inner:
+    elif inner and len(peers) > 1:
         covering = [peer for peer in peers if peer.covers(inner) >= 0]
         peers = sorted(covering, key=lambda peer: -peer.covers(inner))[:1]
     if len(peers) == 1:
         return peers[0]
     if not peers:
-        raise click.ClickException("no such peer: see --peer and --inner")
+        raise click.ClickException("there is no such peer: look at --peer and --inner")
     known = "\n".join(f"  {peer.public_key.base64}" for peer in peers)
     raise click.ClickException(f"say which peer with --peer KEY:\n{known}")
 

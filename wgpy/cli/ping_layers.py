@@ -93,7 +93,7 @@ def ping_config(
 
 
 def _no_handshake(probe: Probe, own: PublicKey, timeout: float) -> Layer:
-    text = f"no handshake in {timeout:g} s"
+    text = "no handshake" if probe.refused.errno else f"no handshake in {timeout:g} s"
     data = {"drops": {reason.name: count for reason, count in probe.drops.items() if count}}
     return Layer("WireGuard", Status.FAILED, text, data, _reasons(probe, own))
 

@@ -164,7 +164,7 @@ def resolve(endpoint: HostPort) -> Endpoint:
 def implementation() -> str:
     """The program that makes interfaces; wireguard-py is also found beside this program."""
     wanted = os.environ.get(IMPLEMENTATION_VARIABLE) or DEFAULT_IMPLEMENTATION
-    beside = Path(sys.executable).with_name(wanted)
+    beside = Path(sys.executable).parent / wanted
     found = shutil.which(wanted) or (str(beside) if os.access(beside, os.X_OK) else None)
     if found is None:
         raise QuickError(f"{wanted} not found (set {IMPLEMENTATION_VARIABLE}, or fix PATH)")

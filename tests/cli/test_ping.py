@@ -1,0 +1,104 @@
+"""ping on real networks: each layer working, and each layer broken in its own way."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.tunnel import End, key_pair, make_ends
+from tests.support.netns import Lab
+from wgpy.protocol.keys import PresharedKey
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def ends(lab: Lab, tmp_path: Path) -> tuple[End, End]:
+    client, server = make_ends(lab, tmp_path)
+    server.wgpy("up", str(server.file))
+    return client, server
+
+
+def layers(end: End, *words: str) -> tuple[int, dict[str, dict[str, object]]]:
+    """Exit code and layers of `wgpy ping WORDS --json`."""
+    done = end.wgpy("ping", *words, "--json", check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, json.loads(done.stdout)["layers"]
+
+
+def statuses(found: dict[str, dict[str, object]]) -> list[object]:
+    return [found[name]["status"] for name in ("UDP", "WireGuard", "inner IP")]
+
+
+def test_a_file_is_enough_and_both_inner_families_work(ends: tuple[End, End]) -> None:
+    client, _ = ends
+    before = client.network()
+    for target in ("10.5.0.2", "fd05::2", "172.20.0.1"):
+        code, found = layers(client, str(client.file), "--inner", target, "-c", "2")
+        assert code == 0
+        assert statuses(found) == ["ok", "ok", "ok"]
+        assert found["inner IP"]["received"] == 2
+        assert found["inner IP"]["target"] == target
+    assert client.network() == before
+
+
+def test_nobody_listens(ends: tuple[End, End]) -> None:
+    client, server = ends
+    server.wgpy("down", server.interface)
+    code, found = layers(client, str(client.file))
+    assert code == 1
+    assert statuses(found) == ["failed", "failed", "skipped"]
+    assert "nobody listens" in str(found["UDP"]["hints"])
+
+
+def test_another_preshared_key_is_recognised(ends: tuple[End, End]) -> None:
+    client, _ = ends
+    lines = client.file.read_text().splitlines()
+    other = f"PresharedKey = {PresharedKey(os.urandom(32)).base64}"
+    client.write("\n".join(other if "Preshared" in line else line for line in lines))
+    code, found = layers(client, str(client.file), "-W", "1")
+    assert code == 1
+    assert statuses(found) == ["ok", "failed", "skipped"]
+    assert found["WireGuard"]["hints"] == [
+        "the peer answered, but its answer does not open: the PresharedKey differs"
+    ]
+
+
+def test_a_key_that_the_peer_does_not_know_meets_silence(ends: tuple[End, End]) -> None:
+    client, _ = ends
+    private, public = key_pair()
+    lines = client.file.read_text().splitlines()
+    client.write("\n".join(f"PrivateKey={private}" if "Private" in x else x for x in lines))
+    code, found = layers(client, str(client.file), "-W", "1")
+    assert code == 1
+    assert statuses(found) == ["ok", "failed", "skipped"]
+    assert public in str(found["WireGuard"]["hints"])
+
+
+def test_an_inner_host_that_is_not_there(ends: tuple[End, End]) -> None:
+    client, server = ends
+    server.namespace.run("sysctl", "-qw", "net.ipv4.icmp_echo_ignore_all=1")
+    code, found = layers(client, str(client.file), "-c", "1")
+    assert code == 1
+    assert statuses(found) == ["ok", "ok", "failed"]
+    outside = layers(client, str(client.file), "--inner", "8.8.8.8")[1]
+    assert outside["inner IP"]["text"] == "8.8.8.8 is not in the peer's AllowedIPs"
+
+
+def test_a_running_interface(ends: tuple[End, End]) -> None:
+    client, server = ends
+    client.wgpy("up", str(client.file))
+    refused = client.wgpy("ping", str(client.file), check=False)
+    assert refused.returncode == 1
+    assert f"wgpy ping {client.interface}" in refused.stderr
+    code, found = layers(client, client.interface, "-c", "1")
+    assert code == 0
+    assert statuses(found) == ["ok", "ok", "ok"]
+    server.wgpy("down", server.interface)
+    code, found = layers(client, client.interface, "-c", "1")
+    assert code == 1
+    assert found["UDP"]["status"] == "failed"
+    assert found["inner IP"]["status"] == "failed"
