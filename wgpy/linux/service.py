@@ -56,6 +56,8 @@ class Service:
         """
         self._policy = policy
         self._log = log
+        # Held back until `run` listens: one that comes now must not leave the socket behind.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         self._clock = LinuxClock()
         offload = offload and crypto == "openssl"
         self._tun, self._udp, self._make_path = open_edges(
@@ -125,6 +127,7 @@ class Service:
         stack.callback(signals.close)
         for number in ENDING_SIGNALS:
             signals.on(number, lambda number: self._end(number.name))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
         folder = self._listener.path.parent
         watch = FolderWatch(folder, self._check_socket, signals, self._loop, self._clock)
         stack.callback(watch.close)

@@ -1,0 +1,234 @@
+"""The life of `wireguard-py IFACE`: every way to begin, every way to end, nothing left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.netns import SOCKET_FOLDER, wait_until
+
+pytestmark = pytest.mark.root
+
+PROGRAM = str(Path(sys.executable).with_name("wireguard-py"))
+PORT_IN_USE = "Address already in use"
+
+
+@pytest.fixture
+def home(lab):
+    return lab.namespace("home")
+
+
+@pytest.fixture
+def name(lab):
+    return lab.interface()
+
+
+def path_of(name: str) -> Path:
+    return SOCKET_FOLDER / f"{name}.sock"
+
+
+def start(home, name: str) -> int:
+    """Start in the background; returns the daemon's process id."""
+    home.run(PROGRAM, name)
+    [pid] = home.pids()
+    return pid
+
+
+def link_exists(home, name: str) -> bool:
+    return home.run("ip", "link", "show", name, check=False).returncode == 0
+
+
+def gone(home, name: str) -> bool:
+    return not home.pids() and not path_of(name).exists() and not link_exists(home, name)
+
+
+def test_ready_when_the_caller_goes_on(home, name):
+    start(home, name)
+    assert stat.S_IMODE(path_of(name).stat().st_mode) == 0o600
+    assert f"interface: {name}" in home.run("wg", "show", name).stdout
+    assert "mtu 1420" in home.ip(f"link show {name}")
+
+
+def test_the_background_process_holds_on_to_nothing_of_its_caller(home, name):
+    pid = start(home, name)
+    assert os.getsid(pid) == pid
+    process = Path(f"/proc/{pid}")
+    assert (process / "cwd").readlink() == Path("/")
+    assert {str((process / f"fd/{fd}").readlink()) for fd in (0, 1, 2)} == {os.devnull}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it(home, name, number):
+    pid = start(home, name)
+    os.kill(pid, number)
+    assert wait_until(lambda: gone(home, name))
+
+
+def test_deleting_the_device_ends_it(home, name):
+    start(home, name)
+    home.ip(f"link delete {name}")
+    assert wait_until(lambda: gone(home, name))
+
+
+def test_removing_the_socket_ends_it(home, name):
+    start(home, name)
+    path_of(name).unlink()
+    assert wait_until(lambda: gone(home, name))
+
+
+def test_a_replaced_socket_ends_it_and_is_left_alone(home, name):
+    start(home, name)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path_of(name)) + ".new")
+        Path(str(path_of(name)) + ".new").rename(path_of(name))
+        assert wait_until(lambda: not home.pids() and not link_exists(home, name))
+        assert path_of(name).exists()
+
+
+def test_foreground_tells_why_it_ended_and_ends_with_0(home, name, tmp_path):
+    log = tmp_path / "log"
+    process = home.start(PROGRAM, "-f", name, env={"LOG_LEVEL": "verbose"}, log=log)
+    assert wait_until(lambda: path_of(name).exists())
+    home.ip(f"link delete {name}")
+    assert process.wait(10) == 0
+    assert "the TUN device was deleted" in log.read_text()
+
+
+def test_silent_means_silent(home, name, tmp_path):
+    log = tmp_path / "log"
+    process = home.start(PROGRAM, "-f", name, env={"LOG_LEVEL": "silent"}, log=log)
+    assert wait_until(lambda: path_of(name).exists())
+    home.run("wg", "set", name, "fwmark", "1")
+    process.terminate()
+    assert process.wait(10) == 0
+    assert log.read_text() == ""
+
+
+def test_two_starts_on_one_name_are_refused(home, name):
+    pid = start(home, name)
+    second = home.run(PROGRAM, name, check=False)
+    assert second.returncode == 1
+    assert "in use" in second.stderr
+    assert home.pids() == [pid]
+    assert home.run("wg", "show", name).returncode == 0
+
+
+def test_two_starts_in_two_namespaces_are_refused_by_the_socket(lab, home, name):
+    start(home, name)
+    elsewhere = lab.namespace("elsewhere")
+    second = elsewhere.run(PROGRAM, name, check=False)
+    assert second.returncode == 1
+    assert f"{path_of(name)} is in use" in second.stderr
+    assert not link_exists(elsewhere, name)
+    assert home.run("wg", "show", name).returncode == 0
+
+
+def test_a_stale_socket_is_replaced(home, name):
+    pid = start(home, name)
+    os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not link_exists(home, name))
+    assert path_of(name).exists()
+    start(home, name)
+    assert home.run("wg", "show", name).returncode == 0
+
+
+@pytest.mark.parametrize("bad", ["a" * 16, "a/b", "..", "a b", "wg%d", ""])
+def test_names_that_no_interface_can_have(home, bad):
+    refused = home.run(PROGRAM, bad, check=False)
+    assert refused.returncode == 2
+    assert "at most 15" in refused.stderr or "no interface name" in refused.stderr
+
+
+def test_a_name_that_is_another_kind_of_device(home):
+    refused = home.run(PROGRAM, "lo", check=False)
+    assert refused.returncode == 1
+    assert "not a TUN device" in refused.stderr
+    assert not path_of("lo").exists()
+
+
+def test_without_permission_the_fix_is_named(home, name):
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
+    refused = home.run(*drop, PROGRAM, name, check=False)
+    assert refused.returncode == 1
+    assert "run as root" in refused.stderr
+
+
+def test_no_tun_driver_is_named(home, name, tmp_path):
+    hidden = 'mount --bind "$1" /dev/net && shift && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", hidden, "sh", str(tmp_path), PROGRAM, name]
+    refused = home.run(*command, check=False)
+    assert refused.returncode == 1
+    assert "/dev/net/tun does not exist: `modprobe tun`" in refused.stderr
+
+
+def test_a_renamed_and_moved_device_goes_on(lab, home, name):
+    start(home, name)
+    elsewhere, new_name = lab.namespace("elsewhere"), lab.interface()
+    home.ip(f"link set {name} name {new_name}")
+    home.ip(f"link set {new_name} netns {elsewhere.name}")
+    elsewhere.ip(f"link set {new_name} up")
+    assert wait_until(lambda: udp_ports(home))
+    elsewhere.ip(f"link delete {new_name}")
+    assert wait_until(lambda: gone(home, name))
+
+
+def udp_ports(home) -> str:
+    return home.run("ss", "-Hlun").stdout
+
+
+def test_the_port_is_open_while_the_link_is_up(home, name):
+    start(home, name)
+    home.run("wg", "set", name, "listen-port", "7001")
+    assert "7001" not in udp_ports(home)
+    home.ip(f"link set {name} up")
+    assert wait_until(lambda: udp_ports(home).count(":7001") == 2)
+    home.run("wg", "set", name, "listen-port", "7002")
+    assert udp_ports(home).count(":7002") == 2 and "7001" not in udp_ports(home)
+    home.ip(f"link set {name} down")
+    assert wait_until(lambda: not udp_ports(home))
+    assert home.run("wg", "show", name, "listen-port").stdout == "7002\n"
+
+
+def test_an_unconfigured_port_is_chosen_when_the_link_comes_up(home, name):
+    start(home, name)
+    home.ip(f"link set {name} up")
+    assert wait_until(lambda: home.run("wg", "show", name, "listen-port").stdout != "0\n")
+    port = home.run("wg", "show", name, "listen-port").stdout.strip()
+    assert udp_ports(home).count(f":{port}") == 2
+
+
+@pytest.mark.parametrize("state", ["up", "down"])
+def test_a_port_in_use_is_refused_and_nothing_applied(home, name, state):
+    start(home, name)
+    home.ip(f"link set {name} {state}")
+    home.run("wg", "set", name, "listen-port", "7003")
+    with home.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("", 7004))
+        refused = home.run(
+            "wg",
+            "set",
+            name,
+            "listen-port",
+            "7004",
+            "fwmark",
+            "5",
+            "private-key",
+            "/dev/stdin",
+            stdin=subprocess.run(["wg", "genkey"], capture_output=True, text=True).stdout,
+            check=False,
+        )
+    assert refused.returncode == 1
+    assert PORT_IN_USE in refused.stderr
+    assert home.run("wg", "show", name, "dump").stdout.split() == [
+        "(none)",
+        "(none)",
+        "7003",
+        "off",
+    ]
