@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ping": ("wgpy.cli.ping:ping", "Test a peer at three layers: UDP, WireGuard, inner IP."),
     "pubkey": ("wgpy.cli.pubkey:pubkey", "Print the public key of a private key."),
     "show": ("wgpy.cli.show:show", "Show interfaces, peers, timers and drops."),
+    "sim": ("wgpy.cli.sim:sim", "Play scenarios in virtual time."),
     "up": ("wgpy.cli.up:up", "Set a tunnel up from a wg-quick file."),
 }
 """Name of each command, where it is, and its line in ``wgpy --help``."""
@@ -45,7 +46,10 @@ def _plugin_help(point: EntryPoint) -> str:
         docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text()))
     except (ImportError, OSError, SyntaxError, ValueError):
         return f"(cannot be loaded: {point.module})"
-    return (docstring or f"From package {point.module.partition('.')[0]}.").partition("\n")[0]
+    line = (docstring or f"From package {point.module.partition('.')[0]}.").partition("\n")[0]
+    # A module may open with the command that it is: its name stands on the left already.
+    line = line.removeprefix(f"`wgpy {point.name}`: ")
+    return line[:1].upper() + line[1:]
 
 
 class LazyGroup(click.Group):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -60,7 +61,7 @@ def ping(
         layers = [ping_udp(chosen.endpoint, device.fwmark)]
         layers += ping_interface(target, chosen.public_key, address, count)
     else:
-        config = load(locate(target))
+        config = load(_locate(target))
         _refuse_running(config, force)
         chosen = _choose(_peers_of_config(config), wanted, address)
         address = address or chosen.only_host()
@@ -68,6 +69,15 @@ def ping(
         layers += ping_config(config, chosen.public_key, chosen.endpoint, address, count, timeout)
     _report(target, chosen, layers, as_json)
     sys.exit(1 if any(layer.status is Status.FAILED for layer in layers) else 0)
+
+
+def _locate(target: str) -> Path:
+    try:
+        return locate(target)
+    except click.ClickException as error:
+        raise click.ClickException(
+            f"no interface {target} is running, and {error.message}"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,18 @@ from wgpy.protocol.settings import Deadline, DeviceSnapshot, PeerSnapshot
 
 @click.command()
 @click.argument("interface", default="all")
-@click.argument("field", required=False, type=click.Choice(list(FIELDS)))
+@click.argument("field", required=False, metavar="[FIELD]", type=click.Choice(list(FIELDS)))
 @json_option
 def show(interface: str, field: str | None, as_json: bool) -> None:
     """Show interfaces, peers, timers and drops.
 
-    INTERFACE is a name, `all` (the default), or `interfaces` for just the names.  FIELD
-    prints one thing in the format of `wg show INTERFACE FIELD`, for scripts.  For
+    INTERFACE is a name, `all` (the default), or `interfaces` for just the names.  For
     interfaces of wgpy the next deadline and the drop counters are shown as well; other
     implementations do not tell them.
+
+    FIELD prints one thing in the format of `wg show INTERFACE FIELD`, for scripts:
+    public-key, private-key, listen-port, fwmark, peers, preshared-keys, endpoints,
+    allowed-ips, latest-handshakes, transfer, persistent-keepalive, dump.
     """
     if interface == "interfaces":
         names = interfaces()
@@ -52,12 +55,15 @@ def _snapshots(interface: str) -> dict[str, DeviceSnapshot]:
     if interface != "all":
         return {interface: get(interface)}
     found = {}
-    for name in interfaces():
+    names = interfaces()
+    for name in names:
         try:
             found[name] = get(name)
         except DeviceUnreachable as error:
             # The others shall be shown all the same; one may have gone just now.
             click.echo(error.message, err=True)
+    if names and not found:
+        raise click.ClickException("no interface could be asked")
     return found
 
 

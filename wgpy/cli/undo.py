@@ -60,7 +60,7 @@ class Ledger:
     def save(self) -> None:
         """Write the file; a crash leaves the old or the new one, never half of it."""
         path = self.path(self.interface)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         fresh = path.with_suffix(".wgpy.new")
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(asdict(self), file)
