@@ -193,6 +193,15 @@ class Peer:
         self._initiated_at = self.lab.now()
         return sent
 
+    async def send_initiation_to(self, to: Address) -> Handshake:
+        """Send a right initiation to another address of the target."""
+        await self.guard()
+        sent = self.initiation()
+        self.send(sent.raw, to)
+        self.last_initiation = sent
+        self._initiated_at = self.lab.now()
+        return sent
+
     async def expect_response(
         self, sent: Handshake, timeout: float = REPLY, *, allow: Collection[int] = ()
     ) -> Session:
@@ -352,6 +361,14 @@ class Peer:
             await self.delivers(session)
         else:
             await self.handshake()
+
+    async def settle(self, session: Session) -> None:
+        """Wait until the target has taken our confirmation: what it sends next is on this
+        session.  A packet that comes out inside proves it; else only time can."""
+        if Capability.INNER_IN in self.lab.instance.capabilities:
+            await self.delivers(session)
+        else:
+            await self.lab.advance(self.lab.quiet())
 
     # Cookies.
 

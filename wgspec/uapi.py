@@ -71,7 +71,7 @@ def decode(lines: Lines) -> DeviceState:
     """What a `get` operation answered."""
     starts = [i for i, (key, _) in enumerate(lines) if key == "public_key"]
     device = dict(lines[: starts[0]] if starts else lines)
-    ends = [*starts[1:], len(lines)]
+    ends = [*starts[1:], len(lines)] if starts else []
     private = device.get("private_key")
     return DeviceState(
         listen_port=int(device.get("listen_port", 0)),

@@ -208,6 +208,7 @@ async def roles(lab: Lab) -> None:
     # The target, responder so far, is made to initiate by data that stays unanswered (§6.5).
     second = await lab.peer(endpoint=True)
     session = await second.handshake()
+    await second.settle(session)
     await second.receives(session)
     _, received = await second.expect_initiation(3 * REKEY_TIMEOUT + 2 + lab.slack)
     session, _ = await second.accept(received)
