@@ -44,6 +44,9 @@ PART: Final = 500
 FREED_PER_SLICE: Final = 20_000
 """Entries of an old table forgotten per turn of the loop: about a millisecond."""
 
+MAX_FLOWS: Final = 65_536
+"""Flows remembered; when there are more, all are forgotten."""
+
 
 class StrictPolicy:
     """The table in force; implements `wgpy.dataplane.control.ControlledPolicy`."""
@@ -53,16 +56,30 @@ class StrictPolicy:
         self.verdict_listener: Callable[[Mapping[str, Any]], None] | None = None
         self.loads = 0
         self._old: list[StrictTable] = []
+        self._flows: dict[bytes, Verdict] = {}
+        self._flows_of = (self.table, 0)
 
     @property
     def generation(self) -> int:
         return self.table.generation
 
     def egress(self, source: bytes, destination: bytes, packet: Buffer) -> Verdict:
-        """See `StrictTable.decide`."""
-        decision = self.table.decide(source, destination, packet)
+        """See `StrictTable.decide`; remembered per flow until the table changes."""
+        table = self.table
+        if self._flows_of != (table, table.generation):
+            self._flows_of = (table, table.generation)
+            self._flows.clear()
+        flow = source + destination
+        verdict = self._flows.get(flow)
+        if verdict is not None:
+            return verdict
+        decision = table.decide(source, destination, packet)
         if self.verdict_listener is not None:
             self._tell("egress", source, destination, decision)
+        if not decision.verdict.per_packet:
+            if len(self._flows) >= MAX_FLOWS:
+                self._flows.clear()
+            self._flows[flow] = decision.verdict
         return decision.verdict
 
     def ingress(

@@ -1,0 +1,392 @@
+"""The node agent: learns the cluster, keeps kernel and data plane as they should be.
+
+    1. the backstop (nftables), then unreachable routes: from here on nothing leaks
+    2. the data plane: attach to a running one, or start it
+    3. learn from the sources; install peers, table, routes into the tunnel
+    4. once every source has synced: remove what is stale, then publish the own node
+    5. watch: sources, files, kernel, data plane; repair and say so
+
+The agent holds nothing that traffic needs.  When it is killed all of that goes on; the
+next one adopts what runs.  When the data plane dies the backstop and the unreachable
+routes hold, and the agent starts it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from strict.client import SOCKET_FOLDER
+from strict.config import AgentConfig, read_config
+from strict.dataplane import DataPlane, DataPlaneError, start
+from strict.desired import PeerPlan
+from strict.discovery import Discovery
+from strict.document import DocumentRefused
+from strict.firewall import Firewall, FirewallError
+from strict.host import backstop_of, encrypts_node_traffic, needs_ipv6, routes_of
+from strict.keyfile import read_or_make_key
+from strict.mtu import device_mtu, route_mtu
+from strict.routes import (
+    Routing,
+    RoutingError,
+    bring_up,
+    link_mtus,
+    local_addresses,
+    prepare_host,
+)
+from strict.state import Changes, ClusterState
+from strict.watch import KernelWatch, drain
+from wgpy.protocol.crypto import backend
+from wgpy.protocol.keys import PublicKey
+
+TICK: Final = 0.25
+"""Seconds between looks at files and sources that have no descriptor."""
+FULL_CHECK: Final = 10.0
+"""Seconds between looks at the kernel without any bell."""
+RETRY: Final = 1.0
+LAGS_KEPT: Final = 10_000
+
+
+class AgentError(Exception):
+    """The agent cannot work on this host as configured."""
+
+
+class Agent:
+    """One node's agent.  `run` works until `stop`; nothing is taken down at the end."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        sources: Sequence[Discovery],
+        *,
+        say: Callable[[str], None],
+        folder: Path = SOCKET_FOLDER,
+    ) -> None:
+        """Installs the backstop; raises `AgentError`, `FirewallError`, `RoutingError`."""
+        self.config = config
+        self.sources = list(sources)
+        self.lags: deque[float] = deque(maxlen=LAGS_KEPT)
+        self.lag_count = 0
+        self.lag_sum = 0.0
+        self._say = say
+        self._folder = folder
+        self._problems: dict[str, str] = {}
+        self._stopped = False
+        self._dataplane: DataPlane | None = None
+        self._joined = False
+        self._reload = False
+        self._retry_at = 0.0
+        self._check_at = 0.0
+        self._status = ""
+        self._stamp = self._look_at_files()
+        missing = [d for d in config.node.underlay if d not in link_mtus(config.node.underlay)]
+        if missing:
+            raise AgentError(
+                f"no such underlay device: {', '.join(missing)}: "
+                f"correct `underlay` in {config.path}"
+            )
+        self._key = read_or_make_key(config.node.private_key_file)
+        public = PublicKey(backend().public_key(self._key))
+        self.state = ClusterState(config.table, public)
+        self.plan = PeerPlan(self.state.table, config.node.listen_port)
+        self._firewall = Firewall(config.node.interface)
+        node, routing = config.node, config.routing
+        self._routing = Routing(node.interface, node.fwmark, routing.table, routing.priority)
+        self._firewall.apply(backstop_of(config, self.state))
+        prepare_host(node.underlay)
+        self._route()
+        say(f"node {node.name}: key {public.base64}, {config.table.mode.value} mode")
+        say("the backstop is in place")
+
+    @property
+    def joined(self) -> bool:
+        """Whether every source has synced and its peers are installed."""
+        return self._joined
+
+    def stop(self) -> None:
+        """`run` returns soon; may be called from a signal handler."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        watch = KernelWatch()
+        selector = selectors.DefaultSelector()
+        for bell in watch:
+            selector.register(bell, selectors.EVENT_READ)
+        try:
+            while not self._stopped:
+                self.tick(nftables=drain(watch.nftables), routing=drain(watch.routing))
+                self._wait(selector)
+        finally:
+            selector.close()
+            watch.close()
+            for source in self.sources:
+                source.close()
+            if self._dataplane is not None:
+                self._dataplane.close()
+            self._status_path.unlink(missing_ok=True)
+
+    def tick(self, *, nftables: bool = False, routing: bool = False) -> None:
+        """One round: everything that may have changed is looked at once."""
+        now = time.monotonic()
+        if now >= self._check_at:
+            self._check_at = now + FULL_CHECK
+            nftables = routing = True
+        self._read_config_again()
+        changes = [self.state.take(s.name, s.poll()) for s in self.sources]
+        for source in self.sources:
+            self._problem(source.name, source.problem)
+        nodes_changed = any(change.nodes for change in changes)
+        entries_changed = any(change.entries for change in changes)
+        if nodes_changed or nftables:
+            self._guard("backstop", self._check_firewall)
+        if nodes_changed:
+            self.plan.refresh()
+        self._drive(changes)
+        if nodes_changed or entries_changed or routing:
+            self._guard("routes", self._check_routes)
+        self._write_status()
+
+    # The data plane.
+
+    def _drive(self, changes: Sequence[Changes]) -> None:
+        try:
+            if self._dataplane is not None and not self._is_alive(self._dataplane):
+                self._say("the data plane is gone: pod traffic is held back until it is back")
+                self._dataplane.close()
+                self._dataplane = None
+            fresh = self._dataplane is None
+            if fresh and not self._attach():
+                return
+            if self._dataplane is None:
+                return
+            synced = self.state.synced(source.name for source in self.sources)
+            if fresh or self._reload or (synced and not self._joined):
+                self._dataplane.load(self.state.table, self.plan, prune=synced)
+                self._reload = False
+            else:
+                for change in changes:
+                    if change:
+                        self._dataplane.update(change, self.plan)
+                        self._note_lag(change)
+            if fresh:
+                self._guard("routes", self._check_routes)
+            if synced and not self._joined:
+                self._join()
+            self._problem("data plane", "")
+        except DataPlaneError as error:
+            self._problem("data plane", str(error))
+            self._reload = True
+
+    def _is_alive(self, dataplane: DataPlane) -> bool:
+        """The control connection says nothing unless it ends."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(dataplane, selectors.EVENT_READ)
+            return not selector.select(0) or dataplane.alive()
+
+    def _attach(self) -> bool:
+        """Attach to what runs, or start it; at most once in `RETRY` seconds."""
+        now = time.monotonic()
+        if now < self._retry_at:
+            return False
+        self._retry_at = now + RETRY
+        node = self.config.node
+        try:
+            dataplane = DataPlane(node.interface, self._folder)
+            self._say(f"attached to the running data plane of {node.interface}")
+        except DataPlaneError:
+            if not self.config.start:
+                raise
+            start(node.interface, self.config.arguments)
+            dataplane = DataPlane(node.interface, self._folder)
+            self._say(f"started the data plane of {node.interface}")
+        self._set_device(dataplane)
+        self._dataplane = dataplane
+        return True
+
+    def _set_device(self, dataplane: DataPlane) -> None:
+        node = self.config.node
+        dataplane.set_device(self._key, node.listen_port, node.fwmark)
+        try:
+            bring_up(node.interface, self._mtu(device_mtu))
+        except RoutingError as error:
+            raise DataPlaneError(str(error)) from error
+
+    def _join(self) -> None:
+        """All peers are installed: now the others may encrypt to this node."""
+        self._joined = True
+        for source in self.sources:
+            source.publish(self.state.local())
+        table = self.state.table
+        self._say(f"joined: {len(table.nodes)} nodes, {len(table.ipcache)} entries")
+
+    def _note_lag(self, changes: Changes) -> None:
+        now = time.time_ns()
+        for published in changes.published:
+            if published:
+                lag = max(now - published, 0) / 1e9
+                self.lags.append(lag)
+                self.lag_count += 1
+                self.lag_sum += lag
+
+    # The kernel.
+
+    def _check_firewall(self) -> None:
+        if self._firewall.restore():
+            self._say("the backstop's nftables were removed or changed by hand: restored")
+        self._firewall.apply(backstop_of(self.config, self.state))
+
+    def _check_routes(self) -> None:
+        """Repair; before the data plane is loaded there are only unreachable routes."""
+        repaired = self._route()
+        if repaired and self._joined:
+            self._say(f"routes brought up to date: {', '.join(repaired)}")
+
+    def _route(self) -> list[str]:
+        plan = routes_of(self.state, local_addresses(), self._mtu(route_mtu))
+        return self._routing.apply(plan)
+
+    def _mtu(self, rule: Callable[[int, bool], int]) -> int:
+        mtus = link_mtus(self.config.node.underlay).values()
+        return rule(min(mtus, default=1500), needs_ipv6(self.state))
+
+    def _guard(self, name: str, action: Callable[[], None]) -> None:
+        """What fails now is a problem to show, and tried again."""
+        try:
+            action()
+            self._problem(name, "")
+        except (FirewallError, RoutingError) as error:
+            self._problem(name, str(error))
+
+    # The files.
+
+    def _look_at_files(self) -> list[tuple[int, int, int] | None]:
+        return [_stamp(path) for path in (self.config.path, self.config.node.private_key_file)]
+
+    def _read_config_again(self) -> None:
+        stamp = self._look_at_files()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            config = read_config(self.config.path)
+            key = read_or_make_key(self.config.node.private_key_file)
+        except (DocumentRefused, ValueError, OSError) as error:
+            self._problem("configuration", str(error))
+            return
+        fixed = replace(config, table=self.config.table)
+        if fixed != self.config:
+            self._problem(
+                "configuration",
+                f"{config.path}: only section `strict` can change while the agent runs (without "
+                "masquerade, routing_table and rule_priority): restart it to use the other changes",
+            )
+            return
+        self._problem("configuration", "")
+        if key != self._key:
+            self._key = key
+            self.state.set_key(PublicKey(backend().public_key(key)))
+            self._use_again("the private key has changed")
+        if config.table != self.config.table:
+            self._use_settings(config)
+
+    def _use_settings(self, config: AgentConfig) -> None:
+        try:
+            self.state.configure(config.table)
+        except ValueError as error:
+            self._problem("configuration", f"{config.path}: {error}")
+            return
+        self.config = config
+        self._use_again(f"new settings: {config.table.mode.value} mode")
+
+    def _use_again(self, why: str) -> None:
+        """Backstop first, then the data plane as a whole."""
+        self._say(f"{why}: taken over")
+        self._guard("backstop", self._check_firewall)
+        self.plan.refresh()
+        self._reload = True
+        if self._dataplane is not None:
+            try:
+                self._set_device(self._dataplane)
+            except DataPlaneError as error:
+                self._problem("data plane", str(error))
+        self._guard("routes", self._check_routes)
+
+    # What people see.
+
+    def _problem(self, name: str, text: str) -> None:
+        """Say a problem once, and once that it is over."""
+        if text == self._problems.get(name, ""):
+            return
+        if text:
+            self._problems[name] = text
+            self._say(f"{name}: {text}")
+        else:
+            del self._problems[name]
+            self._say(f"{name}: in order again")
+
+    @property
+    def _status_path(self) -> Path:
+        return self._folder / f"{self.config.node.interface}.agent"
+
+    def status(self) -> dict[str, Any]:
+        """What the agent knows beyond the data plane."""
+        table = self.state.table
+        local = self.state.local()
+        encryption = "Enabled" if encrypts_node_traffic(table) else "Disabled"
+        if self.config.table.node_encryption and table.opted_out(local):
+            encryption = "OptedOut"
+        return {
+            "pid": os.getpid(),
+            "node": self.config.node.name,
+            "joined": self._joined,
+            "node_encryption": encryption,
+            "sources": [source.name for source in self.sources],
+            "problems": dict(self._problems),
+            "refused": dict(self.state.refused),
+            "discovery_lag": {"count": self.lag_count, "sum": round(self.lag_sum, 6)},
+        }
+
+    def _write_status(self) -> None:
+        for name, reason in self.state.refused.items():
+            self._problem(f"refused {name}", reason)
+        for name in [n for n in self._problems if n.startswith("refused ")]:
+            if name.removeprefix("refused ") not in self.state.refused:
+                self._problem(name, "")
+        text = json.dumps(self.status())
+        if text != self._status:
+            self._status = text
+            with contextlib.suppress(OSError):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                partial = self._status_path.with_suffix(f".{os.getpid()}")
+                partial.write_text(text)
+                partial.replace(self._status_path)
+
+    def _wait(self, selector: selectors.BaseSelector) -> None:
+        """For a bell, the end of the data plane, a source, or the next tick."""
+        extra: list[DataPlane | int] = [s.fileno() for s in self.sources if s.fileno() >= 0]
+        if self._dataplane is not None:
+            extra.append(self._dataplane)
+        for item in extra:
+            selector.register(item, selectors.EVENT_READ)
+        try:
+            selector.select(TICK)
+        finally:
+            for item in extra:
+                selector.unregister(item)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,351 @@
+"""Strict mode: the routing table in front of the tunnel, its agent and its questions.
+
+Questions go straight to the data plane's control socket and are answered also while no
+agent runs.  Only parsing and printing live here.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from strict.client import SOCKET_FOLDER, ControlClient, ControlFailed
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def interface_option(function: F) -> F:
+    """``--interface``, which may be left out when this network namespace has just one."""
+    return click.option(
+        "-i",
+        "--interface",
+        envvar="WGPY_INTERFACE",
+        help="Interface to ask (default: the only one here with a control socket).",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """``--json``, as parameter ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
+        function
+    )
+
+
+@contextmanager
+def asking(interface: str | None) -> Iterator[ControlClient]:
+    """A connection to the data plane; its refusals become messages."""
+    try:
+        with ControlClient(interface or _only_interface()) as client:
+            yield client
+    except ControlFailed as error:
+        raise click.ClickException(str(error)) from error
+    except TimeoutError:
+        raise click.ClickException("the data plane does not answer") from None
+
+
+def _only_interface() -> str:
+    here = {name for _, name in socket.if_nameindex()}
+    try:
+        found = sorted(path.stem for path in SOCKET_FOLDER.glob("*.control") if path.stem in here)
+    except PermissionError:
+        raise click.ClickException(f"{SOCKET_FOLDER}: no permission (try as root)") from None
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise click.ClickException(
+            "no interface of this network namespace runs a strict policy: start "
+            "`wgpy strict run --config FILE`"
+        )
+    raise click.UsageError(f"several interfaces run here: choose one of {', '.join(found)} by -i")
+
+
+def show_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def strict() -> None:
+    """Encrypt to who is known, drop who is not: the table in front of the tunnel.
+
+    `run` is the node's agent; `status`, `ipcache`, `node`, `explain` and `monitor` ask the
+    running data plane.
+    """
+
+
+@strict.command()
+@click.option(
+    "--config",
+    "path",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The node's file (TOML or YAML).",
+)
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics.")
+@click.option("--metrics-address", default="127.0.0.1", show_default=True)
+def run(path: Path, metrics_port: int | None, metrics_address: str) -> None:
+    """Keep this node as its file and the cluster's file say, until SIGTERM.
+
+    Nothing is taken down at the end: traffic and strictness go on without the agent.
+    """
+    from strict.agent import Agent, AgentError
+    from strict.config import read_config
+    from strict.discovery.static import StaticDiscovery
+    from strict.document import DocumentRefused
+    from strict.firewall import FirewallError
+    from strict.routes import RoutingError
+
+    try:
+        config = read_config(path)
+        agent = Agent(config, [StaticDiscovery(config.cluster)], say=say)
+    except (DocumentRefused, AgentError, FirewallError, RoutingError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or path}: {error.strerror}") from error
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: agent.stop())
+    if metrics_port is not None:
+        from strict.metrics import serve
+
+        serve(agent, metrics_address, metrics_port)
+    agent.run()
+
+
+@strict.command()
+@click.option(
+    "--config",
+    "path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The node's file.",
+)
+def down(path: Path) -> None:
+    """Take this node out: data plane, routes and, last of all, the backstop.
+
+    Stop the agent first, or it builds everything again.
+    """
+    from strict.config import read_config
+    from strict.document import DocumentRefused
+    from strict.firewall import Firewall, FirewallError
+    from strict.routes import Routing, RoutingError
+
+    try:
+        config = read_config(path)
+        node, routing = config.node, config.routing
+        # The data plane ends when its UAPI socket is removed.
+        (SOCKET_FOLDER / f"{node.interface}.sock").unlink(missing_ok=True)
+        _wait_until_gone(node.interface)
+        Routing(node.interface, node.fwmark, routing.table, routing.priority).remove()
+        Firewall(node.interface).remove()
+    except (DocumentRefused, FirewallError, RoutingError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{node.interface} is down: its routes and nftables are removed")
+
+
+def _wait_until_gone(interface: str) -> None:
+    for _ in range(100):
+        if interface not in {name for _, name in socket.if_nameindex()}:
+            return
+        time.sleep(0.05)
+    raise click.ClickException(f"{interface} is still there: end its data plane first")
+
+
+@strict.command()
+@interface_option
+@json_option
+def status(interface: str | None, as_json: bool) -> None:
+    """Mode, key, port, peers, table, drops, and what the agent says."""
+    from strict.firewall import counts
+    from strict.show import show_status
+
+    with asking(interface) as client:
+        state = client.request("status")
+        state["drops"] = client.request("counters")["drops"]
+    state["backstop"] = {name: count._asdict() for name, count in counts(client.interface).items()}
+    state["agent"] = _agent(client.interface)
+    if as_json:
+        show_json(state)
+    else:
+        show_status(state)
+
+
+def _agent(interface: str) -> dict[str, Any] | None:
+    """What the running agent has written down; None when none runs."""
+    try:
+        found: dict[str, Any] = json.loads((SOCKET_FOLDER / f"{interface}.agent").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if Path(f"/proc/{found['pid']}").exists() else None
+
+
+@strict.group()
+def ipcache() -> None:
+    """Which identity and node stand behind an address."""
+
+
+@ipcache.command("list")
+@interface_option
+@json_option
+def ipcache_list(interface: str | None, as_json: bool) -> None:
+    """All entries in force."""
+    with asking(interface) as client:
+        for item in client.stream("entries", "entries"):
+            _show_entry(item, as_json)
+
+
+@ipcache.command("get")
+@click.argument("prefix")
+@interface_option
+@json_option
+def ipcache_get(prefix: str, interface: str | None, as_json: bool) -> None:
+    """All that is said about exactly PREFIX: the entry in force first."""
+    with asking(interface) as client:
+        found = client.request("get", prefix=prefix)["entries"]
+    if not found and not as_json:
+        raise click.ClickException(f"no entry for {prefix} (`match` looks for shorter ones)")
+    for item in found:
+        _show_entry(item, as_json)
+
+
+@ipcache.command("match")
+@click.argument("address")
+@interface_option
+@json_option
+def ipcache_match(address: str, interface: str | None, as_json: bool) -> None:
+    """What the table makes of ADDRESS: the longest prefix, the node, the kind."""
+    with asking(interface) as client:
+        found = client.request("match", address=address)
+    if as_json:
+        show_json(found)
+        return
+    click.echo(f"kind          {found['kind']}")
+    click.echo(f"entry         {' '.join(map(str, found['entry'])) if found['entry'] else '–'}")
+    cidr = found["pod_cidr"]
+    click.echo(f"pod CIDR      {cidr[0]} of node {cidr[1]}" if cidr else "pod CIDR      –")
+    click.echo(f"address of    {found['node_address_of'] or '–'}")
+
+
+def _show_entry(item: list[Any], as_json: bool) -> None:
+    """One line each: half a million of them are printed as they come."""
+    prefix, node, identity, encrypt, source = item
+    if as_json:
+        names = ("prefix", "node", "identity", "encrypt", "source")
+        click.echo(json.dumps(dict(zip(names, item, strict=True))))
+    else:
+        word = "encrypt" if encrypt else "plain"
+        click.echo(f"{prefix:<43} {node:<24} {identity:>8} {word:<8} {source}")
+
+
+@strict.group()
+def node() -> None:
+    """The nodes of the cluster."""
+
+
+@node.command("list")
+@interface_option
+@json_option
+def node_list(interface: str | None, as_json: bool) -> None:
+    """Every known node, with its key, addresses and pod CIDRs."""
+    from strict.show import show_nodes
+
+    with asking(interface) as client:
+        nodes = list(client.stream("nodes", "nodes"))
+        warnings = client.hello["policy"]["warnings"]
+    if as_json:
+        show_json({"nodes": nodes, "warnings": warnings})
+    else:
+        show_nodes(nodes, warnings)
+
+
+@strict.command()
+@click.argument("source", required=False)
+@click.argument("destination", required=False)
+@click.option("--source-port", type=click.IntRange(0, 65535), default=0, help="TCP; for row 9.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="TCP; for row 9.")
+@click.option("--matrix", "whole", is_flag=True, help="All traffic classes in the running mode.")
+@interface_option
+@json_option
+def explain(
+    source: str | None,
+    destination: str | None,
+    source_port: int,
+    port: int,
+    whole: bool,
+    interface: str | None,
+    as_json: bool,
+) -> None:
+    """Which row of the verdict table decides on SOURCE to DESTINATION, and what is missing."""
+    from strict.show import show_decision, show_matrix
+
+    if whole == bool(source and destination):
+        raise click.UsageError("give SOURCE and DESTINATION, or --matrix")
+    with asking(interface) as client:
+        if whole:
+            show_matrix(client, as_json)
+            return
+        decision = client.request(
+            "explain",
+            source=source,
+            destination=destination,
+            source_port=source_port,
+            destination_port=port,
+        )
+    if as_json:
+        show_json(decision)
+    else:
+        show_decision(str(source), str(destination), decision)
+
+
+@strict.command()
+@click.option("--verdicts", is_flag=True, help="Each new flow's verdict, too.")
+@click.option("--seconds", type=float, help="End after so many seconds.")
+@interface_option
+@json_option
+def monitor(
+    verdicts: bool, seconds: float | None, interface: str | None, as_json: bool
+) -> None:
+    """One line per dropped packet, with its 5-tuple and the reason, as it happens."""
+    with asking(interface) as client:
+        client.subscribe("drops", *(["verdicts"] if verdicts else []))
+        try:
+            for event in client.events(seconds):
+                click.echo(json.dumps(event) if as_json else _line(event))
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    if event["event"] == "lost":
+        return f"… {event['count']} events lost: this terminal reads too slowly"
+    moment = time.strftime("%H:%M:%S", time.localtime(event["time"] // 10**9))
+    moment += f".{event['time'] // 10**6 % 1000:03d}"
+    flow = f"{_end(event, 'source')} → {_end(event, 'destination')}"
+    if event["event"] == "verdict":
+        missing = f"; missing: {event['missing']}" if event["missing"] else ""
+        return f"{moment} {event['outcome']:<9} {flow} rule {event['rule']}: " \
+               f"{event['sentence']}{missing}"
+    protocol = event["protocol"] or "not IP"
+    return f"{moment} DROP {event['reason']} {event['direction']} {protocol} {flow}, " \
+           f"{event['size']} bytes: {event['sentence']}"
+
+
+def _end(event: Mapping[str, Any], side: str) -> str:
+    address, port = event[side], event.get(f"{side}_port")
+    if address is None:
+        return event.get("endpoint") or "?"
+    if port is None:
+        return str(address)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def say(text: str) -> None:
+    """A line of the agent's log, on stderr."""
+    click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}", err=True)

@@ -1,0 +1,39 @@
+"""The node's private key in a file that only its owner can read."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from wgpy.protocol.keys import KeyFormatError, PrivateKey
+
+
+def read_or_make_key(path: Path) -> PrivateKey:
+    """The key in the file (base64), a new one when there is no file.
+
+    Raises ValueError (without showing the content) or OSError.
+    """
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return _make(path)
+    except UnicodeDecodeError:
+        text = ""
+    try:
+        key = PrivateKey.from_base64(text)
+    except KeyFormatError:
+        raise ValueError(
+            f"{path}: not a private key (44 base64 characters): make one with `wgpy genkey`"
+        ) from None
+    if key.is_zero:
+        raise ValueError(f"{path}: the all-zero key is no key: make one with `wgpy genkey`")
+    return key
+
+
+def _make(path: Path) -> PrivateKey:
+    key = PrivateKey.clamp(secrets.token_bytes(32))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key.base64 + "\n")
+    return key
