@@ -6,31 +6,33 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
-
-T = TypeVar("T")
 
 
 class Lost(RuntimeError):
     """A path gave back less than it was given: its speed means nothing."""
 
 
-def cost(prepare: Callable[[], list[T]], step: Callable[[list[T]], int], seconds: float) -> float:
+def cost(
+    prepare: Callable[[], int],
+    step: Callable[[], None],
+    came_out: Callable[[], int],
+    seconds: float,
+) -> float:
     """CPU seconds per item of `step`, over rounds of at least `seconds` in all.
 
-    `prepare` makes each round's items, untimed; `step` returns how many came out.
-    Raises `Lost` when that is not how many went in.
+    `prepare` makes a round's items and says how many, `came_out` says how many `step` gave
+    back; neither is timed.  Raises `Lost` when that is not the same number.
     """
     spent, items = 0, 0
     with no_collector():
         while spent < seconds * 1e9:
-            batch = prepare()
+            went_in = prepare()
             before = time.process_time_ns()
-            came_out = step(batch)
+            step()
             spent += time.process_time_ns() - before
-            if came_out != len(batch):
-                raise Lost(f"{came_out} of {len(batch)} came out")
-            items += len(batch)
+            if (arrived := came_out()) != went_in:
+                raise Lost(f"{arrived} of {went_in} came out")
+            items += went_in
     return spent / 1e9 / items
 
 

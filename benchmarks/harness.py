@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
+from benchmarks.packets import udp_packet
 from wgpy.protocol.constants import MS, NS
 from wgpy.protocol.crypto import Crypto, backend
 from wgpy.protocol.datagram import Datagram
@@ -91,7 +92,7 @@ class Hub:
         found = []
         for member in self.members if members is None else members:
             now = self.clock.tick()
-            member.engine.send([packet(member.address, TUNNEL_ADDRESS, 28)], now=now)
+            member.engine.send([udp_packet(member.address, TUNNEL_ADDRESS, 28)], now=now)
             (datagram,) = member.engine.pull_datagrams()
             found.append(Datagram(bytes(datagram.data), member.endpoint))
         return found
@@ -118,19 +119,3 @@ def new_engine(crypto: Crypto, clock: Clock) -> Engine:
 def inner_address(number: int) -> bytes:
     """The inner address of member `number`: 10.64.0.0 and up."""
     return struct.pack(">I", (10 << 24 | 64 << 16) + number)
-
-
-def packet(source: bytes, destination: bytes, size: int) -> bytes:
-    """An IPv4/UDP packet of `size` bytes in all (at least 28) with a correct header sum."""
-    head = struct.pack(">BBHHHBBH4s4s", 0x45, 0, size, 0, 0x4000, 64, 17, 0, source, destination)
-    total = sum(struct.unpack(">10H", head))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    head = head[:10] + struct.pack(">H", ~total & 0xFFFF) + head[12:]
-    return head + struct.pack(">HHHH", 4000, 4001, size - 20, 0) + bytes(size - 28)
-
-
-def batches(make: Callable[[], list[bytes]], count: int) -> Iterator[list[bytes]]:
-    """`count` calls of `make`."""
-    for _ in range(count):
-        yield make()

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from benchmarks.cpu_time import cost, no_collector
 from benchmarks.environment import environment
-from benchmarks.harness import TUNNEL_ADDRESS, Hub, packet
+from benchmarks.harness import TUNNEL_ADDRESS, Hub
 from benchmarks.model import Recording, Sample
-from benchmarks.pipeline import BATCH
+from benchmarks.packets import udp_packet, udp_run
+from benchmarks.pipeline import BATCH, receiving, sending, train
 from benchmarks.subjects import Subject, subjects
 from wgpy.protocol.constants import INITIATION_SIZE, MS, NS, TYPE_INITIATION
 from wgpy.protocol.cookie import MacMaker
@@ -57,6 +58,7 @@ class Point:
     x: int
     hub: Hub
     spread: list[bytes]
+    paths: list[Subject]
 
 
 def measure(plan: Plan, said: Said) -> Recording:
@@ -67,7 +69,7 @@ def measure(plan: Plan, said: Said) -> Recording:
     points = [*_peer_points(plan, recording, said), *_entry_points(plan, recording, said)]
     for repetition in range(plan.repetitions):
         for point in points:
-            for subject in subjects(point.hub):
+            for subject in point.paths:
                 _measure_point(point, subject, plan, repetition, recording, said)
     del points
     gc.collect()
@@ -83,20 +85,18 @@ def _measure_point(
     point: Point, subject: Subject, plan: Plan, repetition: int, recording: Recording, said: Said
 ) -> None:
     member = point.hub.members[0]
-    one = [packet(TUNNEL_ADDRESS, member.address, SIZE)] * BATCH
-    inward = [packet(member.address, TUNNEL_ADDRESS, SIZE)] * BATCH
+    one = udp_run(TUNNEL_ADDRESS, member.address, SIZE, BATCH)
+    inward = udp_run(member.address, TUNNEL_ADDRESS, SIZE, BATCH)
     places = itertools.cycle(point.spread)
 
-    def train() -> list[Datagram]:
-        member.engine.send(inward, now=point.hub.clock.now)
-        return [Datagram(d.data, member.endpoint) for d in member.engine.pull_datagrams()]
-
-    def scattered() -> list[bytes]:
-        return [packet(TUNNEL_ADDRESS, next(places), SIZE) for _ in range(BATCH)]
+    def scattered() -> int:
+        packets = [udp_packet(TUNNEL_ADDRESS, next(places), SIZE) for _ in range(BATCH)]
+        return subject.offer(packets)
 
     half = plan.seconds / 2
-    busy = cost(lambda: one, subject.send, half) + cost(train, subject.receive, half)
-    spread = cost(scattered, subject.send, half)
+    out = sending(subject, lambda: subject.offer(one), half)
+    back = receiving(subject, lambda: subject.arrive(train(point.hub, inward)), half)
+    busy, spread = out + back, sending(subject, scattered, half)
     for figure, value in (("per_packet", busy), ("per_packet_spread", spread)):
         said(f"{point.curve} {point.x:,} · {figure} · {subject.name}", value, "s")
         recording.samples.append(
@@ -115,7 +115,7 @@ def _peer_points(plan: Plan, recording: Recording, said: Said) -> Iterator[Point
         said(f"peers {peers:,} · handshake, both sides", each, "s")
         recording.samples.append(Sample("peers.handshake", "s", "wgpy", each, "", 0, float(peers)))
         order = random.Random(peers).sample(hub.members, min(peers, 2_048))
-        yield Point("peers", peers, hub, [member.address for member in order])
+        yield Point("peers", peers, hub, [m.address for m in order], subjects(hub))
 
 
 def _entry_points(plan: Plan, recording: Recording, said: Said) -> Iterator[Point]:
@@ -134,7 +134,7 @@ def _entry_points(plan: Plan, recording: Recording, said: Said) -> Iterator[Poin
         ):
             said(f"entries {entries:,} · {figure}", value, unit)
             recording.samples.append(Sample(figure, unit, "wgpy", value, "", 0, float(entries)))
-        yield Point("entries", entries, hub, places)
+        yield Point("entries", entries, hub, places, subjects(hub))
 
 
 def prefixes_of_a_cluster() -> Iterator[Prefix]:
@@ -158,49 +158,56 @@ class Rates:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._hub = Hub(plan.handshakes)
+        self._arriving: list[Datagram] = []
+        self._seen = 0
 
     def measure(self) -> Iterator[tuple[str, float]]:
         """(figure, rate) of one repetition."""
         yield "handshakes.answered", self._handshakes()
-        yield "bad-mac1.refused", 1 / cost(self._forged, self._refuse, self._plan.seconds)
-        yield "cookies.given", 1 / cost(self._unproven, self._demand, self._plan.seconds)
+        yield "bad-mac1.refused", 1 / self._cost(self._forge, self._refused)
+        yield "cookies.given", 1 / self._cost(self._ask, self._answered)
 
     def _handshakes(self) -> float:
         """Initiations of distinct peers, each answered; slowly enough never to be "load"."""
         hub = self._hub
         hub.clock.tick(10 * NS)
         arriving = hub.initiations()
-        before_all, answered = time.process_time(), 0
+        answered = 0
         with no_collector():
-            before_all = time.process_time()
+            before = time.process_time()
             for initiation in arriving:
                 hub.engine.receive([initiation], now=hub.clock.tick(2 * MS))
                 answered += len(hub.engine.pull_datagrams())
-            took = time.process_time() - before_all
+            took = time.process_time() - before
         if answered != len(arriving):
             raise RuntimeError(f"{answered} of {len(arriving)} initiations were answered")
         return answered / took
 
-    def _forged(self) -> list[Datagram]:
-        return [Datagram(garbage(), STRANGER) for _ in range(BATCH)]
+    def _forge(self) -> int:
+        self._arriving = [Datagram(garbage(), STRANGER) for _ in range(BATCH)]
+        return BATCH
 
-    def _refuse(self, datagrams: list[Datagram]) -> int:
-        before = self._hub.engine.drops[DropReason.MAC1_INVALID]
-        self._hub.engine.receive(datagrams, now=self._hub.clock.now)
-        return self._hub.engine.drops[DropReason.MAC1_INVALID] - before
+    def _refused(self) -> int:
+        before, self._seen = self._seen, self._hub.engine.drops[DropReason.MAC1_INVALID]
+        return self._seen - before
 
-    def _unproven(self) -> list[Datagram]:
+    def _ask(self) -> int:
         """Valid mac1, no mac2, and far too many of them: the device is under load."""
         hub = self._hub
         maker = MacMaker(hub.crypto, hub.public, 1)
-        load = hub.engine.device.load
-        while not load.note(hub.clock.now):
+        while not hub.engine.device.load.note(hub.clock.now):
             pass
-        return [Datagram(maker.sign(garbage(), 0), STRANGER) for _ in range(BATCH)]
+        self._arriving = [Datagram(maker.sign(garbage(), 0), STRANGER) for _ in range(BATCH)]
+        return BATCH
 
-    def _demand(self, datagrams: list[Datagram]) -> int:
-        self._hub.engine.receive(datagrams, now=self._hub.clock.now)
+    def _answered(self) -> int:
         return len(self._hub.engine.pull_datagrams())
+
+    def _receive(self) -> None:
+        self._hub.engine.receive(self._arriving, now=self._hub.clock.now)
+
+    def _cost(self, prepare: Callable[[], int], came_out: Callable[[], int]) -> float:
+        return cost(prepare, self._receive, came_out, self._plan.seconds)
 
 
 def garbage() -> bytes:

@@ -1,8 +1,9 @@
 """The packet paths that can be measured without a kernel, behind one small interface.
 
-The path that the program uses is called ``wgpy``.  A path takes batches on a `Hub` and
-says how many datagrams or packets came out, so that nobody measures a path that quietly
-drops.
+``wgpy`` is the path that the program uses, ``readable`` the engine itself, one packet at
+a time.  Work is handed over first, untimed (`offer`, `offer_super`, `arrive`), then done,
+timed (`send`, `receive`), and then counted (`came_out`), so that nobody measures a path
+that quietly drops.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ from __future__ import annotations
 from typing import Protocol
 
 from benchmarks.harness import Hub
+from benchmarks.memory_ports import Tun, Udp
+from benchmarks.packets import SuperPacket
+from wgpy.dataplane.pipeline_in import Ingress
+from wgpy.dataplane.pipeline_out import Egress
 from wgpy.protocol.datagram import Datagram
+
+BATCH = "wgpy"
+READABLE = "readable"
 
 
 class Subject(Protocol):
@@ -18,30 +26,101 @@ class Subject(Protocol):
 
     name: str
 
-    def send(self, packets: list[bytes]) -> int:
-        """Inner packets in; datagrams that came out."""
+    def offer(self, packets: list[bytes]) -> int:
+        """Inner packets that the host sends; how many."""
 
-    def receive(self, datagrams: list[Datagram]) -> int:
-        """Datagrams in; inner packets that came out."""
+    def offer_super(self, packet: SuperPacket) -> int:
+        """A TCP super-packet that the host sends; how many segments it has."""
+
+    def send(self) -> None:
+        """Send what was offered."""
+
+    def arrive(self, datagrams: list[Datagram]) -> int:
+        """Datagrams from the network; how many."""
+
+    def receive(self) -> None:
+        """Take what arrived."""
+
+    def came_out(self) -> int:
+        """Datagrams and inner packets that came out since the last call."""
 
 
 class Readable:
     """The engine, called as the plain data path calls it."""
 
-    def __init__(self, hub: Hub, name: str) -> None:
-        self.name = name
+    name = READABLE
+
+    def __init__(self, hub: Hub) -> None:
         self._engine = hub.engine
         self._clock = hub.clock
+        self._packets: list[bytes] = []
+        self._datagrams: list[Datagram] = []
 
-    def send(self, packets: list[bytes]) -> int:
-        self._engine.send(packets, now=self._clock.now)
-        return len(self._engine.pull_datagrams())
+    def offer(self, packets: list[bytes]) -> int:
+        self._packets = packets
+        return len(packets)
 
-    def receive(self, datagrams: list[Datagram]) -> int:
-        self._engine.receive(datagrams, now=self._clock.now)
-        return len(self._engine.pull_packets())
+    def offer_super(self, packet: SuperPacket) -> int:
+        return self.offer(packet.segments)
+
+    def send(self) -> None:
+        self._engine.send(self._packets, now=self._clock.now)
+
+    def arrive(self, datagrams: list[Datagram]) -> int:
+        self._datagrams = datagrams
+        return len(datagrams)
+
+    def receive(self) -> None:
+        self._engine.receive(self._datagrams, now=self._clock.now)
+
+    def came_out(self) -> int:
+        return len(self._engine.pull_datagrams()) + len(self._engine.pull_packets())
+
+
+class Batch:
+    """The batch path's two ways, on ports in memory."""
+
+    name = BATCH
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._tun, self._udp = Tun(), Udp()
+        self._out = Egress(hub.engine, self._tun, self._udp, self._carry_out)
+        self._in = Ingress(hub.engine, self._tun, self._udp, self._carry_out)
+        self._readable = 0
+
+    def _carry_out(self) -> None:
+        """What the batch path left to the readable one counts, too."""
+        self._readable += len(self._hub.engine.pull_datagrams())
+        self._readable += len(self._hub.engine.pull_packets())
+
+    def offer(self, packets: list[bytes]) -> int:
+        self._tun.offer(packets)
+        return len(packets)
+
+    def offer_super(self, packet: SuperPacket) -> int:
+        self._tun.waiting.append(packet.whole)
+        return len(packet.segments)
+
+    def send(self) -> None:
+        now = self._hub.clock.now
+        while self._tun.waiting:
+            self._out.turn(now)
+
+    def arrive(self, datagrams: list[Datagram]) -> int:
+        self._udp.arrive(datagrams)
+        return len(datagrams)
+
+    def receive(self) -> None:
+        now = self._hub.clock.now
+        while self._udp.waiting:
+            self._in.turn(0, now)
+
+    def came_out(self) -> int:
+        readable, self._readable = self._readable, 0
+        return self._udp.sent() + self._tun.delivered()[0] + readable
 
 
 def subjects(hub: Hub) -> list[Subject]:
     """Every path there is, on this hub."""
-    return [Readable(hub, "wgpy")]
+    return [Batch(hub), Readable(hub)]

@@ -6,58 +6,110 @@ import pytest
 
 from benchmarks import micro, pipeline, scale
 from benchmarks.cpu_time import Lost, cost
-from benchmarks.harness import TUNNEL_ADDRESS, Hub, packet
+from benchmarks.harness import TUNNEL_ADDRESS, Hub
+from benchmarks.memory_ports import Udp
 from benchmarks.micro_cases import Case, cases
+from benchmarks.packets import super_packet, udp_packet
+from benchmarks.subjects import subjects
+from wgpy.protocol.datagram import Datagram
+from wgpy.protocol.endpoint import Endpoint
 from wgpy.protocol.packet import read_addresses
 
 
 def test_a_path_that_drops_is_not_measured() -> None:
     with pytest.raises(Lost, match="1 of 2"):
-        cost(lambda: [1, 2], lambda items: len(items) - 1, 0.01)
+        cost(lambda: 2, lambda: None, lambda: 1, 0.01)
 
 
 def test_preparation_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0]
     monkeypatch.setattr("time.process_time_ns", lambda: clock[0])
 
-    def prepare() -> list[int]:
+    def prepare() -> int:
         clock[0] += 1_000_000
-        return [0] * 10
+        return 10
 
-    def step(items: list[int]) -> int:
+    def step() -> None:
         clock[0] += 50
-        return len(items)
 
-    assert cost(prepare, step, 1e-6) == pytest.approx(5e-9)
+    def came_out() -> int:
+        clock[0] += 1_000_000
+        return 10
+
+    assert cost(prepare, step, came_out, 1e-6) == pytest.approx(5e-9)
+
+
+def established() -> Hub:
+    hub = Hub(1)
+    hub.establish()
+    return hub
+
+
+def test_both_paths_do_the_whole_work() -> None:
+    """The batch path really batches: one write for a TCP train, one send for a run."""
+    hub = established()
+    address = hub.members[0].address
+    bulk = super_packet(TUNNEL_ADDRESS, address, 44, 1420)
+    assert len(bulk.segments) == 44 and all(len(s) == 1420 for s in bulk.segments)
+    back = super_packet(address, TUNNEL_ADDRESS, 44, 1420).segments
+    for subject in subjects(hub):
+        assert subject.offer_super(bulk) == 44
+        subject.send()
+        assert subject.came_out() == 44
+        assert subject.arrive(pipeline.train(hub, back)) == 44
+        subject.receive()
+        assert subject.came_out() == 44
+        single = [udp_packet(TUNNEL_ADDRESS, address, 100)] * 64
+        assert subject.offer(single) == 64
+        subject.send()
+        assert subject.came_out() == 64
+    assert not hub.engine.drops
+
+
+def test_what_is_equal_and_from_one_source_arrives_as_a_train() -> None:
+    one, other = Endpoint.parse("192.0.2.1:1"), Endpoint.parse("192.0.2.2:1")
+    udp = Udp()
+    sizes = [(5, one)] * 70 + [(3, one), (3, one), (4, one), (4, other)]
+    udp.arrive([Datagram(bytes(size), source) for size, source in sizes])
+    found = [(train.size, train.stride, train.endpoint) for train in udp.waiting]
+    assert found == [
+        (320, 5, one), (33, 5, one), (3, 3, one), (4, 4, one), (4, 4, other),
+    ]  # fmt: skip
 
 
 def test_a_hub_talks_to_all_of_its_members() -> None:
     hub = Hub(5)
     hub.establish()
     hub.engine.send(
-        [packet(TUNNEL_ADDRESS, m.address, 100) for m in hub.members], now=hub.clock.now
+        [udp_packet(TUNNEL_ADDRESS, m.address, 100) for m in hub.members], now=hub.clock.now
     )
     sent = hub.engine.pull_datagrams()
     assert [d.endpoint.ip for d in sent] == [m.endpoint.ip for m in hub.members]
     assert not hub.engine.drops
 
 
+def internet_sum(data: bytes) -> int:
+    return sum(int.from_bytes(data[i : i + 2]) for i in range(0, len(data), 2)) % 0xFFFF
+
+
 def test_packets_are_what_they_say() -> None:
-    made = packet(TUNNEL_ADDRESS, bytes([10, 64, 0, 9]), 576)
+    made = udp_packet(TUNNEL_ADDRESS, bytes([10, 64, 0, 9]), 576)
     found = read_addresses(made)
     assert found is not None and found.destination == bytes([10, 64, 0, 9])
-    words = [int.from_bytes(made[i : i + 2]) for i in range(0, 20, 2)]
-    assert sum(words) % 0xFFFF == 0 and len(made) == 576
+    assert len(made) == 576
+    assert internet_sum(made[:20]) == 0
+    assert internet_sum(made[12:20] + bytes([0, 17]) + made[24:26] + made[20:]) == 0
 
 
 def test_the_pipeline_measures_every_size_both_ways() -> None:
     said: list[str] = []
     found = pipeline.measure(seconds=0.002, repetitions=1, said=lambda what, *_: said.append(what))
     figures = found.figures()
-    for size in pipeline.SIZES:
+    for load in ("tcp", *(f"udp{size}" for size in pipeline.SIZES)):
         for way in ("send", "receive"):
-            assert figures[f"{way}-{size}.packets"] == "1/s"
-            assert figures[f"{way}-{size}.bytes"] == "B/s"
+            assert figures[f"{way}-{load}.packets"] == "1/s"
+            assert figures[f"{way}-{load}.bytes"] == "B/s"
+    assert found.implementations() == ["wgpy", "readable"]
     assert all(sample.value > 0 for sample in found.samples)
     assert said
 
