@@ -126,8 +126,7 @@ class ControlServer:
             case "status":
                 return self._status()
             case "counters":
-                drops = self.interface.engine.drops
-                return {"drops": {reason.name: count for reason, count in drops.items()}}
+                return self._counters()
             case "subscribe" | "unsubscribe":
                 return self._subscribe(client, message, add=op == "subscribe")
             case str():
@@ -160,6 +159,18 @@ class ControlServer:
             "public_key": device.public_key.base64 if device.public_key else None,
             "peers": len(device.peers),
             "policy": self.policy.describe(),
+        }
+
+    def _counters(self) -> Mapping[str, Any]:
+        device = self.interface.engine.device
+        forwarded = {
+            "encrypted": device.encrypted,
+            "plaintext": device.released,
+            "delivered": device.delivered,
+        }
+        return {
+            "drops": {reason.name: count for reason, count in device.drops.items()},
+            "forwarded": {name: [seen.packets, seen.bytes] for name, seen in forwarded.items()},
         }
 
     def _subscribe(

@@ -271,6 +271,7 @@ class Ingress:
             if end - at > 1 and self._allowed(rows.plaintexts[at], peer):
                 used, merged = self._merger.merge(rows, at, end - at, run.last)
             if merged is not None:
+                self._device.delivered.add(used, len(merged) - VNET_SIZE)
                 if not self._write(merged):
                     self._refused(used, now)
             else:
@@ -286,6 +287,7 @@ class Ingress:
             inbound.deliver(self._device, peer, bytes(packet), now)
             self._carry_out()
             return
+        self._device.delivered.add(1, total)
         slab.buffer[start - VNET_SIZE : start] = NO_OFFLOAD
         if not self._write(slab.view[start - VNET_SIZE : start + total]):
             self._refused(1, now)

@@ -302,6 +302,7 @@ class Egress:
         train = rows.seal(encrypt_into, count, last)
         refused = self._udp.send_train(train, rows.stride, endpoint)
         self._sent[peer] = self._sent.get(peer, 0) + len(train)
+        self._device.encrypted.add(count, len(train) - count * TRANSPORT_OVERHEAD)
         if refused:
             self._refused += refused
 
@@ -324,6 +325,7 @@ class Egress:
         encrypt_into(_pack_nonce(counter), body[:plain], None, body)
         refused = self._udp.send_train(whole, len(whole), endpoint)
         self._sent[peer] = self._sent.get(peer, 0) + len(whole)
+        self._device.encrypted.add(1, size)
         if refused:
             self._refused += refused
 

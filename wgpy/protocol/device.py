@@ -43,6 +43,21 @@ class HandshakeKeys(NamedTuple):
         return "HandshakeKeys(<hidden>)"
 
 
+class Forwarded:
+    """Inner packets that went one way, and their bytes (of a batch, padding counted)."""
+
+    __slots__ = ("bytes", "packets")
+
+    def __init__(self) -> None:
+        self.packets = 0
+        self.bytes = 0
+
+    def add(self, packets: int, size: int) -> None:
+        """`packets` more, `size` bytes together."""
+        self.packets += packets
+        self.bytes += size
+
+
 class Device:
     """Shared state.  All times in ns; `outbox`, `inbox` and `plaintext` are what leaves."""
 
@@ -79,6 +94,10 @@ class Device:
         self.inbox: list[bytes] = []
         self.plaintext: list[bytes] = []
         self.drops: Counter[DropReason] = Counter()
+        self.encrypted = Forwarded()
+        self.released = Forwarded()
+        """Left to the host in plaintext, by the policy."""
+        self.delivered = Forwarded()
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.trace_drops = False
         self.keylog: Callable[[HandshakeKeys], None] | None = None

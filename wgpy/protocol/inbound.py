@@ -257,6 +257,7 @@ def deliver(device: Device, peer: Peer, plaintext: bytes, now: int) -> None:
         device.drop(reason, now, peer=peer, packet=packet)
         return
     device.inbox.append(packet)
+    device.delivered.add(1, len(packet))
 
 
 def authenticated(

@@ -39,6 +39,7 @@ def send_packet(device: Device, packet: bytes, now: int) -> None:
         verdict = device.policy.egress(addresses.source, addresses.destination, packet)
     if verdict.action is Action.PLAINTEXT:
         device.plaintext.append(packet)
+        device.released.add(1, len(packet))
     elif verdict.action is Action.ENCRYPT and addresses is not None:
         route(device, packet, addresses, now)
     else:
@@ -92,7 +93,9 @@ def seal(device: Device, session: Session, packet: bytes, now: int) -> None:
     device.outbox.append(Datagram(header + session.sender.seal(counter, padded), peer.endpoint))
     size = TRANSPORT_HEADER_SIZE + len(padded) + TAG_SIZE
     note_sent(device, peer, size, now, content=bool(packet))
-    if not packet:
+    if packet:
+        device.encrypted.add(1, len(packet))
+    else:
         device.events.append(KeepaliveSent(now, peer.public_key))
 
 
