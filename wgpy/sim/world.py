@@ -252,6 +252,10 @@ class World:
                 )
             )
 
+    def keepalive(self, node: Node, other: Node, seconds: int) -> None:
+        """Set the persistent keepalive of `node` towards `other`; 0 turns it off."""
+        node.change(PeerChange(other.public_key, persistent_keepalive=seconds))
+
     def nat(self, name: str, *, timeout: int = 60 * NS) -> Nat:
         """A translator with an outside address of its own (203.0.113.0/24, RFC 5737)."""
         rng = self.random(f"nat/{name}")

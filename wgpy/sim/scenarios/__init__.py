@@ -1,0 +1,5 @@
+"""The named scenarios of ``wgpy sim``; importing this package registers them all."""
+
+from wgpy.sim.scenarios import clockwork, paths, trouble
+
+__all__ = ["clockwork", "paths", "trouble"]
