@@ -20,7 +20,9 @@ import click
 PLUGIN_GROUP: Final = "wgpy.commands"
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "capture": ("wgpy.cli.capture:capture", "Record a running interface, keys included."),
     "config": ("wgpy.cli.config:config", "Check configuration files."),
+    "decrypt": ("wgpy.cli.decrypt:decrypt", "Explain the WireGuard messages of a capture."),
     "down": ("wgpy.cli.down:down", "Take a tunnel down again."),
     "genkey": ("wgpy.cli.genkey:genkey", "Print a new private key."),
     "genpsk": ("wgpy.cli.genpsk:genpsk", "Print a new preshared key."),

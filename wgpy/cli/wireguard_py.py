@@ -19,6 +19,7 @@ import re
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from wgpy import __version__
@@ -26,8 +27,11 @@ from wgpy import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wgpy.dataplane.control import ControlledPolicy
+    from wgpy.dataplane.control import ControlledPolicy, Recording
+    from wgpy.dataplane.device import Interface
     from wgpy.linux.service import Service
+
+    Attachment = Callable[[Interface], Callable[[], None]]
 
 NAME_SIZE: Final = 15
 LEVELS: Final = {"silent": 0, "error": 1, "verbose": 2, "debug": 2}
@@ -67,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     level = LEVELS.get(os.environ.get("LOG_LEVEL", "error").lower(), 1)
     log = Log(arguments.interface, level)
     policy = _load_policy(arguments.policy) if arguments.policy else None
-    service = _open(arguments, log, policy)
+    service = _open(arguments, log, policy, _attachments(arguments, log))
     if not arguments.foreground:
         _go_to_background(keep_output="LOG_LEVEL" in os.environ and level > 0)
     log.verbose(f"wireguard-py {__version__} ready, process {os.getpid()}")
@@ -109,6 +113,24 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         action="store_false",
         help="read and write one packet at a time: no TSO, USO, UDP GSO or GRO",
     )
+    parser.add_argument(
+        "--capture",
+        metavar="FILE",
+        help="record inner and outer packets as pcapng, WITH THE KEYS that open them",
+    )
+    parser.add_argument(
+        "--capture-size",
+        metavar="BYTES",
+        type=int,
+        default=0,
+        help="start a new capture file after so many bytes (default: one file)",
+    )
+    parser.add_argument(
+        "--keylog",
+        metavar="FILE",
+        default=os.environ.get("WGPY_KEYLOG"),
+        help="append the keys of every handshake, in Wireshark's format (also: WGPY_KEYLOG)",
+    )
     parser.add_argument("--version", action="version", version=f"wireguard-py {__version__}")
     return parser.parse_args(argv)
 
@@ -140,7 +162,41 @@ def _load_policy(name: str) -> ControlledPolicy:
     return make()
 
 
-def _open(arguments: argparse.Namespace, log: Log, policy: ControlledPolicy | None) -> Service:
+def _attachments(arguments: argparse.Namespace, log: Log) -> list[Attachment]:
+    """What is to be recorded from the start; files are tried now, while errors can be seen."""
+    attach: list[Attachment] = []
+    for option, path in (("--keylog", arguments.keylog), ("--capture", arguments.capture)):
+        if not path:
+            continue
+        from wgpy.capture import attach as recording
+
+        try:
+            if option == "--keylog":
+                attach.append(recording.key_log(path))
+            else:
+                attach.append(recording.capture(path, arguments.capture_size, log.error))
+        except OSError as error:
+            _fail(f"{option} {path}: {error.strerror}")
+        sys.stderr.write(
+            f"WARNING: wireguard-py writes SECRET KEYS to {path}: whoever reads that file"
+            " reads this tunnel's traffic\n"
+        )
+    return attach
+
+
+def _record(interface: Interface, path: str, rotate: int) -> Recording:
+    """Start a capture for a client of the control socket."""
+    from wgpy.capture.record import Recording
+
+    return Recording(interface, Path(path), rotate=rotate)
+
+
+def _open(
+    arguments: argparse.Namespace,
+    log: Log,
+    policy: ControlledPolicy | None,
+    attach: list[Attachment],
+) -> Service:
     """Everything that can fail, while there still is a terminal to say so on."""
     from wgpy.linux.service import Service
     from wgpy.linux.tun import TunError
@@ -153,6 +209,8 @@ def _open(arguments: argparse.Namespace, log: Log, policy: ControlledPolicy | No
             log=log,
             policy=policy,
             offload=arguments.offload,
+            record=_record,
+            attach=attach,
         )
     except (TunError, SocketInUse) as error:
         _fail(str(error))

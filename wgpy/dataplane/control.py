@@ -7,7 +7,7 @@
                       {"event": "drop", …} to those who subscribed
 
 docs/control-socket.md is the reference.  This server knows `hello`, `status`, `counters`,
-`subscribe` and `unsubscribe`; every other operation belongs to the policy, which gets a
+`capture`, `subscribe` and `unsubscribe`; every other operation belongs to the policy, which gets a
 session per client, so that a transaction dies with the client that began it.
 
 Nothing here may hold up the packets: one request, or one part of an answer, is handled
@@ -26,7 +26,7 @@ from wgpy.dataplane.device import Interface
 from wgpy.dataplane.loop import READ, WRITE
 from wgpy.protocol.endpoint import format_address
 from wgpy.protocol.events import Event, PacketDropped
-from wgpy.protocol.policy import PacketPolicy
+from wgpy.protocol.policy import EncryptAll, PacketPolicy
 
 SCHEMA: Final = 1
 """Version of the framing and of this server's own operations."""
@@ -79,6 +79,48 @@ class ControlledPolicy(PacketPolicy, Protocol):
         """Do a slice of background work; True while there is more."""
 
 
+class _NoSession:
+    """No policy is in front: there is nothing to talk to."""
+
+    def request(self, op: str, message: Mapping[str, Any]) -> Answer:  # noqa: ARG002
+        """Always refuses."""
+        raise ControlError("unknown_op", f"unknown operation {op!r}: no policy is in front")
+
+    def close(self) -> None:
+        """Nothing was begun."""
+
+
+class NoPolicy(EncryptAll):
+    """Plain WireGuard, as a policy with a control socket in front."""
+
+    verdict_listener: Callable[[Mapping[str, Any]], None] | None = None
+
+    def describe(self) -> Mapping[str, Any]:
+        """It has no name and no state."""
+        return {"name": None}
+
+    def session(self) -> PolicySession:
+        """One that refuses everything."""
+        return _NoSession()
+
+    def housekeeping(self) -> bool:
+        """There is none."""
+        return False
+
+
+class Recording(Protocol):
+    """A capture that runs until `stop`."""
+
+    def stop(self) -> None: ...
+
+    def counts(self) -> Mapping[str, int]:
+        """Frames written and lost so far."""
+
+
+Record = Callable[[Interface, str, int], Recording]
+"""Starts a capture to a path, in files of so many bytes (0: one file); raises OSError."""
+
+
 class Listener(Protocol):
     """A listening unix socket (`wgpy.linux.uapi_socket.UnixListener`)."""
 
@@ -90,9 +132,17 @@ class Listener(Protocol):
 class ControlServer:
     """Serves a control socket in the interface's loop; `close` ends it."""
 
-    def __init__(self, listener: Listener, interface: Interface, policy: ControlledPolicy) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        interface: Interface,
+        policy: ControlledPolicy | None = None,
+        *,
+        record: Record | None = None,
+    ) -> None:
         self.interface = interface
-        self.policy = policy
+        self.policy = NoPolicy() if policy is None else policy
+        self._record = record
         self._listener = listener
         self._clients: set[_Client] = set()
         self._cleaning = False
@@ -127,6 +177,8 @@ class ControlServer:
                 return self._status()
             case "counters":
                 return self._counters()
+            case "capture" if self._record is not None:
+                return self._capture(client, message)
             case "subscribe" | "unsubscribe":
                 return self._subscribe(client, message, add=op == "subscribe")
             case str():
@@ -136,6 +188,24 @@ class ControlServer:
                     self.clean()
             case _:
                 raise ControlError("invalid", '"op" must be a text')
+
+    def _capture(self, client: _Client, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Start the client's capture, or with no path say how it goes; it ends with the client."""
+        path, size = message.get("path"), message.get("rotate", 0)
+        if path is None and client.recording is not None:
+            return client.recording.counts()
+        if not isinstance(path, str) or not path.startswith("/") or client.recording is not None:
+            raise ControlError("invalid", '"path" must be an absolute path, once per connection')
+        if not isinstance(size, int) or size < 0:
+            raise ControlError("invalid", '"rotate" must be a number of bytes')
+        if any(other.recording is not None for other in self._clients):
+            raise ControlError("busy", "this interface is being captured already")
+        assert self._record is not None
+        try:
+            client.recording = self._record(self.interface, path, size)
+        except OSError as error:
+            raise ControlError("refused", f"{path}: {error.strerror}") from error
+        return client.recording.counts()
 
     def clean(self) -> None:
         """Let the policy do its background work, a slice per turn."""
@@ -218,6 +288,7 @@ class _Client:
     def __init__(self, connection: socket.socket, server: ControlServer) -> None:
         self.events: set[str] = set()
         self.session = server.policy.session()
+        self.recording: Recording | None = None
         self._socket = connection
         self._server = server
         self._loop = server.interface.loop
@@ -249,6 +320,8 @@ class _Client:
             self._loop.unwatch(self._socket.fileno())
             self._socket.close()
             self.session.close()
+            if self.recording is not None:
+                self.recording.stop()
             self._server.forget(self)
             self._server.clean()
 

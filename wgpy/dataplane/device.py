@@ -71,10 +71,13 @@ class Interface:
         self.clock = clock
         self.loop = loop
         self.listeners: list[Callable[[Event], None]] = []
+        self.on_configured: list[Callable[[], None]] = []
+        """Called after each change of configuration, before anything it causes is sent."""
         self._warn = warn
         self._link_up = False
         self._anchored = clock.monotonic()
-        self.path: Path = PlainPath(self) if path is None else path(self)
+        self._make_path: Callable[[Interface], Path] = path or PlainPath
+        self.path = self._make_path(self)
         engine.set_up(False, now=self._anchored)
         loop.watch(tun.fileno(), self.path.tun_ready)
         loop.add_timed(self)
@@ -99,6 +102,8 @@ class Interface:
                 self.udp.set_mark(old_mark)
                 raise
         self.engine.apply(change, now=self.now())
+        for callback in self.on_configured:
+            callback()
         self.path.flush()
 
     def snapshot(self) -> DeviceSnapshot:
@@ -124,10 +129,20 @@ class Interface:
             self.engine.set_up(False, now=self.now())
         self.path.flush()
 
+    def use_ports(
+        self, tun: TunPort, udp: UdpPort, wrap: Callable[[Path], Path] = lambda path: path
+    ) -> None:
+        """Carry packets between these ports from now on: the old ones, or what stands
+        before them (a recorder, with the same descriptors).  `wrap` goes around the path.
+        """
+        self.tun, self.udp = tun, udp
+        self.path = wrap(self._make_path(self))
+        self.loop.watch(tun.fileno(), self.path.tun_ready)
+        self._watch_udp()
+
     def next_deadline(self) -> int | None:
         """For the loop: the engine's next deadline in ns."""
-        deadline = self.engine.next_deadline()
-        return None if deadline is None else deadline.at
+        return self.engine.next_deadline_at()
 
     def handle_deadline(self) -> None:
         """For the loop: the deadline has come."""
@@ -151,8 +166,11 @@ class Interface:
             self.udp.rebind(port)
             self.engine.set_up(True, now=self.now())
         finally:
-            for fd in self.udp.filenos():
-                self.loop.watch(fd, functools.partial(self.path.udp_ready, fd))
+            self._watch_udp()
+
+    def _watch_udp(self) -> None:
+        for fd in self.udp.filenos():
+            self.loop.watch(fd, functools.partial(self.path.udp_ready, fd))
 
     def _unwatch_udp(self) -> None:
         for fd in self.udp.filenos():

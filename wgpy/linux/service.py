@@ -1,18 +1,18 @@
 """The life of one data plane process: from the devices to the last removed file.
 
-`Service(...)` makes all that can fail (TUN device, UAPI socket, with a policy also the
-control socket); `run` works until there
-is a reason to end, then leaves nothing behind.  The reasons: a signal, the TUN device
-deleted, the UAPI socket removed or replaced.
+`Service(...)` makes all that can fail (TUN device, UAPI socket, control socket); `run`
+works until there is a reason to end, then leaves nothing behind.  The reasons: a signal,
+the TUN device deleted, the UAPI socket removed or replaced.
 """
 
 from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
-from wgpy.dataplane.control import ControlledPolicy, ControlServer
+from wgpy.dataplane.control import ControlledPolicy, ControlServer, Record
 from wgpy.dataplane.device import Interface
 from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import DeviceGone
@@ -49,13 +49,19 @@ class Service:
         log: ServiceLog,
         policy: ControlledPolicy | None = None,
         offload: bool = True,
+        record: Record | None = None,
+        attach: Sequence[Callable[[Interface], Callable[[], None]]] = (),
     ) -> None:
         """Raises `TunError`, `SocketInUse` or OSError, and leaves nothing then.
 
         `offload` asks for the batch path, which seals with the openssl backend only.
+        `record` starts captures for clients of the control socket; each of `attach` is given
+        the running interface and returns what to call at the end.
         """
         self._policy = policy
         self._log = log
+        self._record = record
+        self._attach = attach
         # Held back until `run` listens: one that comes now must not leave the socket behind.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         self._clock = LinuxClock()
@@ -65,7 +71,7 @@ class Service:
         )
         try:
             self._listener = UnixListener(socket_path(self._tun.name))
-            self._control = self._listen_for_control()
+            self._control = UnixListener(socket_path(self._tun.name, ".control"))
         except BaseException:
             if hasattr(self, "_listener"):
                 self._listener.close()
@@ -81,18 +87,12 @@ class Service:
         )
         self._reason = ""
 
-    def _listen_for_control(self) -> UnixListener | None:
-        if self._policy is None:
-            return None
-        return UnixListener(socket_path(self._tun.name, ".control"))
-
     def run(self) -> str:
         """Work; returns why it ended.  To be called once, in the main thread, after any fork."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._tun.close)
             stack.callback(self._listener.close)
-            if self._control is not None:
-                stack.callback(self._control.close)
+            stack.callback(self._control.close)
             self._loop = Loop(self._clock)
             stack.callback(self._loop.close)
             self._interface = Interface(
@@ -107,9 +107,12 @@ class Service:
             stack.callback(self._interface.close)
             server = UapiServer(self._listener, self._interface, self._loop, report=self._report)
             stack.callback(server.close)
-            if self._control is not None and self._policy is not None:
-                control = ControlServer(self._control, self._interface, self._policy)
-                stack.callback(control.close)
+            control = ControlServer(
+                self._control, self._interface, self._policy, record=self._record
+            )
+            stack.callback(control.close)
+            for attach in self._attach:
+                stack.callback(attach(self._interface))
             if self._log.level >= 2:
                 self._engine.trace_drops = True
                 self._interface.listeners.append(self._trace)

@@ -20,7 +20,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import pytun
 
@@ -173,9 +173,10 @@ def open_edges(name: str, *, offload: bool, report: Callable[[str], None]) -> Ed
     udp = GsoUdp(report=report)
 
     def make_path(interface: Interface) -> Path:
-        from wgpy.dataplane.pipeline import BatchPath
+        from wgpy.dataplane.pipeline import BatchPath, SuperTun, TrainUdp
 
-        return BatchPath(interface, tun, udp)
+        # The interface's own ports, which a recorder may stand in front of.
+        return BatchPath(interface, cast(SuperTun, interface.tun), cast(TrainUdp, interface.udp))
 
     return Edges(tun, udp, make_path)
 

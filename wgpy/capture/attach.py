@@ -1,0 +1,46 @@
+"""What `wireguard-py` attaches to its interface on request: a key log, a capture.
+
+Each function tries its file at once (raising OSError) and returns what is to be called
+with the running interface; that in turn returns what to call at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from wgpy.capture.keylog import KeyLogFile
+from wgpy.capture.record import Recording
+from wgpy.dataplane.device import Interface
+
+Attachment = Callable[[Interface], Callable[[], None]]
+
+
+def key_log(path: str) -> Attachment:
+    """Append the keys of every handshake to `path` (mode 0600)."""
+    file = KeyLogFile(Path(path).absolute())
+
+    def attach(interface: Interface) -> Callable[[], None]:
+        interface.engine.keylog = file
+        return file.close
+
+    return attach
+
+
+def capture(path: str, rotate: int, report: Callable[[str], None]) -> Attachment:
+    """Record to `path`; `report` is told at the end if frames were lost."""
+    target = Path(path).absolute()
+    with target.open("ab"):
+        pass
+
+    def attach(interface: Interface) -> Callable[[], None]:
+        recording = Recording(interface, target, rotate=rotate)
+
+        def stop() -> None:
+            recording.stop()
+            if lost := recording.counts()["lost"]:
+                report(f"the capture in {target} lost {lost} frames")
+
+        return stop
+
+    return attach

@@ -1,0 +1,122 @@
+"""Wireshark's WireGuard key log: text lines that open captured handshakes.
+
+    LOCAL_STATIC_PRIVATE_KEY = <base64>
+    REMOTE_STATIC_PUBLIC_KEY = <base64>
+    LOCAL_EPHEMERAL_PRIVATE_KEY = <base64>
+    PRESHARED_KEY = <base64>
+
+Order matters: a line belongs to the ones before it.  The same text is the content of a
+pcapng Decryption Secrets Block.  Everything here is secret.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from wgpy.protocol.crypto import Crypto
+from wgpy.protocol.device import HandshakeKeys
+from wgpy.protocol.keys import Key, KeyFormatError, PresharedKey, PrivateKey, PublicKey
+
+ENVIRONMENT = "WGPY_KEYLOG"
+"""Environment variable that names a key log file to write, as SSLKEYLOGFILE does for TLS."""
+
+_NAMES = (
+    "LOCAL_STATIC_PRIVATE_KEY",
+    "REMOTE_STATIC_PUBLIC_KEY",
+    "LOCAL_EPHEMERAL_PRIVATE_KEY",
+    "PRESHARED_KEY",
+)
+
+
+class KeyLogError(ValueError):
+    """A line that is no key log line; names the line, never a key."""
+
+
+def _line(name: str, key: bytes) -> str:
+    return f"{name} = {Key(key).base64}\n"
+
+
+def format_handshake(keys: HandshakeKeys) -> str:
+    """The lines that open one handshake."""
+    text = _line("LOCAL_STATIC_PRIVATE_KEY", keys.static_private)
+    text += _line("REMOTE_STATIC_PUBLIC_KEY", keys.remote_static)
+    text += _line("LOCAL_EPHEMERAL_PRIVATE_KEY", keys.ephemeral_private)
+    if any(keys.preshared_key):
+        text += _line("PRESHARED_KEY", keys.preshared_key)
+    return text
+
+
+def format_statics(private: bytes, publics: Iterable[bytes]) -> str:
+    """The lines that open initiations to `private` and name their senders."""
+    text = _line("LOCAL_STATIC_PRIVATE_KEY", private)
+    return text + "".join(_line("REMOTE_STATIC_PUBLIC_KEY", public) for public in publics)
+
+
+@dataclass(slots=True)
+class Keys:
+    """What is known: private keys by their public key, and names of peers.
+
+    `preshared` are tried in order; no preshared key is always tried as well.
+    """
+
+    crypto: Crypto
+    statics: dict[bytes, PrivateKey] = field(default_factory=dict, repr=False)
+    ephemerals: dict[bytes, PrivateKey] = field(default_factory=dict, repr=False)
+    preshared: list[PresharedKey] = field(default_factory=list, repr=False)
+    publics: dict[bytes, PublicKey] = field(default_factory=dict)
+
+    def read(self, text: str, name: str = "key log") -> None:
+        """Add a key log's keys; raises `KeyLogError` and adds nothing of the bad line."""
+        for number, line in enumerate(text.splitlines(), 1):
+            stripped = line.strip()
+            if not stripped or stripped.startswith("#"):
+                continue
+            kind, equals, value = (part.strip() for part in stripped.partition("="))
+            if not equals or kind not in _NAMES:
+                raise KeyLogError(
+                    f"{name}: line {number}: not a key log line; expected NAME = KEY with NAME"
+                    f" one of {', '.join(_NAMES)}"
+                )
+            try:
+                self._add(kind, value)
+            except KeyFormatError as error:
+                raise KeyLogError(f"{name}: line {number}: {kind}: {error}") from error
+
+    def _add(self, kind: str, value: str) -> None:
+        if kind == "REMOTE_STATIC_PUBLIC_KEY":
+            public = PublicKey.from_base64(value)
+            self.publics[public] = public
+        elif kind == "PRESHARED_KEY":
+            preshared = PresharedKey.from_base64(value)
+            if preshared not in self.preshared:
+                self.preshared.append(preshared)
+        else:
+            private = PrivateKey.from_base64(value)
+            public = PublicKey(self.crypto.public_key(private))
+            if kind == "LOCAL_STATIC_PRIVATE_KEY":
+                self.statics[public] = private
+                self.publics[public] = public
+            else:
+                self.ephemerals[public] = private
+
+
+class KeyLogFile:
+    """Appends handshakes to a file that only its owner can read (mode 0600)."""
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.fchmod(descriptor, 0o600)
+        self._file: IO[str] = os.fdopen(descriptor, "a", encoding="ascii")
+
+    def __call__(self, keys: HandshakeKeys) -> None:
+        """An engine's `keylog`."""
+        self._file.write(format_handshake(keys))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,0 +1,373 @@
+"""Record a running interface: inner packets, outer datagrams, keys and drop reasons.
+
+The recorder puts itself between the ports and the data path (`RecordingTun`,
+`RecordingUdp`), so that an interface which is not recorded pays nothing.  Frames of one
+turn of the loop are held until it ends: only then are drop reasons known, which become
+comments of the packets they belong to.
+
+Two interfaces: "inner" is what the host sees (super-packets as the TUN device carries
+them, their checksums possibly left to it), "outer" what the UDP socket carries, in
+IP and UDP headers made up for the file.  Writing is synchronous: what passed is in the
+file, or, after a write error, counted as lost in the statistics at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+from wgpy import __version__
+from wgpy.capture import keylog, pcapng
+from wgpy.capture.link import RAW, Udp, udp_packet
+from wgpy.dataplane.device import Interface
+from wgpy.dataplane.device import Path as DataPath
+from wgpy.protocol.constants import NS
+from wgpy.protocol.datagram import Datagram
+from wgpy.protocol.device import HandshakeKeys
+from wgpy.protocol.endpoint import Endpoint
+from wgpy.protocol.events import Direction, Event, PacketDropped
+from wgpy.protocol.policy import Buffer
+
+INNER: Final = 0
+OUTER: Final = 1
+FLUSH_INTERVAL: Final = NS // 5
+"""How old what a reader of the growing file sees may be."""
+REMEMBERED_HANDSHAKES: Final = 1024
+"""Handshakes whose keys are repeated at the start of the next file after a rotation."""
+_VNET_SIZE: Final = 10
+_ANYWHERE: Final = {4: bytes(4), 16: bytes(16)}
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A frame of the present turn; `endpoint` is the remote one of an outer frame."""
+
+    interface: int
+    at: int
+    data: bytes
+    size: int
+    endpoint: Endpoint | None = None
+    comments: list[str] = field(default_factory=list)
+
+    @property
+    def original(self) -> int:
+        """Bytes that the packet had; more than are recorded where only its head is known."""
+        return self.size if self.interface == INNER else len(self.data)
+
+
+class Recorder:
+    """Writes one pcapng file after another.  Not thread-safe: lives in the loop's thread."""
+
+    def __init__(self, path: Path, wall: Callable[[], int], *, rotate: int = 0) -> None:
+        """`path` is created with mode 0600; `rotate` is bytes per file, 0 for one file.
+
+        A full file becomes ``NAME-00001.pcapng`` and so on.  Raises OSError.
+        """
+        self.path = path
+        self.frames = [0, 0]
+        self.lost = [0, 0]
+        self._wall = wall
+        self._rotate = rotate
+        self._statics = ""
+        self._handshakes: deque[str] = deque(maxlen=REMEMBERED_HANDSHAKES)
+        self._pending: list[_Pending] = []
+        self._rotations = 0
+        self._flushed = wall()
+        self._size = 0
+        self._file = self._create()
+
+    # --- what happens ---
+
+    def inner(self, packet: Buffer) -> None:
+        """A packet passed the TUN device."""
+        data = bytes(packet)
+        self._pending.append(_Pending(INNER, self._wall(), data, len(data)))
+
+    def outer(self, data: Buffer, endpoint: Endpoint, port: int, *, sent: bool) -> None:
+        """A datagram passed the UDP socket, which listens on `port`."""
+        local = Endpoint(endpoint.local_ip or _ANYWHERE[len(endpoint.ip)], port)
+        remote = endpoint.without_source()
+        payload = bytes(data)
+        datagram = Udp(local, remote, payload) if sent else Udp(remote, local, payload)
+        frame = _Pending(OUTER, self._wall(), udp_packet(datagram), len(payload), remote)
+        self._pending.append(frame)
+
+    def dropped(self, event: PacketDropped) -> None:
+        """Comment the frame that was dropped; a packet that only its head is known of gets one."""
+        comment = f"{event.reason.name}: {event.reason.sentence}"
+        for frame in self._pending:
+            if not frame.comments and _is_about(event, frame):
+                frame.comments.append(comment)
+                return
+        if event.head:
+            frame = _Pending(INNER, self._wall(), event.head, event.size)
+            frame.comments.append(f"{comment} (only its beginning is known)")
+            self._pending.append(frame)
+
+    def handshake(self, keys: HandshakeKeys) -> None:
+        """Keys of a handshake; they come before the frames they open."""
+        text = keylog.format_handshake(keys)
+        self._handshakes.append(text)
+        self._flush_frames()
+        self._write(pcapng.secrets(text))
+
+    def configured(self, private: bytes | None, publics: Iterable[bytes]) -> None:
+        """The device's own key and its peers; open initiations to it."""
+        text = "" if private is None else keylog.format_statics(private, publics)
+        if text and text != self._statics:
+            self._flush_frames()
+            self._write(pcapng.secrets(text))
+        self._statics = text
+
+    def end_turn(self) -> None:
+        """Write the frames of this turn, and go on to a new file if this one is full."""
+        self._flush_frames()
+        now = self._wall()
+        if now - self._flushed >= FLUSH_INTERVAL:
+            self._flushed = now
+            self._flush_file()
+        if self._rotate and self._size >= self._rotate:
+            self._next_file()
+
+    def close(self) -> None:
+        """Write what is left and how many frames were lost."""
+        self._flush_frames()
+        self._finish()
+
+    # --- files ---
+
+    def _create(self) -> IO[bytes]:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(self.path, flags, 0o600)
+        os.fchmod(descriptor, 0o600)
+        file = os.fdopen(descriptor, "wb", buffering=1 << 20)
+        start = pcapng.section_header(
+            f"wgpy {__version__}", "holds the keys of these tunnels: keep it secret"
+        )
+        start += pcapng.interface(RAW, "inner", "what the host sends and receives")
+        start += pcapng.interface(RAW, "outer", "what the UDP socket carries")
+        for secrets in (self._statics, *self._handshakes):
+            if secrets:
+                start += pcapng.secrets(secrets)
+        file.write(start)
+        file.flush()
+        self._size = len(start)
+        return file
+
+    def _next_file(self) -> None:
+        self._finish()
+        self._rotations += 1
+        full = self.path.with_stem(f"{self.path.stem}-{self._rotations:05}")
+        self.path.rename(full)
+        self._file = self._create()
+
+    def _finish(self) -> None:
+        at = self._wall()
+        for number in (INNER, OUTER):
+            seen = self.frames[number] + self.lost[number]
+            self._write(pcapng.statistics(number, at, seen, self.lost[number]))
+        try:
+            self._file.close()
+        except OSError:
+            self.lost[OUTER] += 1
+
+    def _flush_frames(self) -> None:
+        frames, self._pending = self._pending, []
+        for frame in frames:
+            block = pcapng.packet(
+                frame.interface, frame.at, frame.data, frame.comments, size=frame.original
+            )
+            if self._write(block):
+                self.frames[frame.interface] += 1
+            else:
+                self.lost[frame.interface] += 1
+
+    def _flush_file(self) -> None:
+        with contextlib.suppress(OSError):  # the frames' own writes count what is lost
+            self._file.flush()
+
+    def _write(self, block: bytes) -> bool:
+        try:
+            self._file.write(block)
+        except (OSError, ValueError):
+            return False
+        self._size += len(block)
+        return True
+
+
+def _is_about(event: PacketDropped, frame: _Pending) -> bool:
+    if event.endpoint is not None:
+        return frame.endpoint == event.endpoint.without_source() and frame.size == event.size
+    if event.direction is Direction.EGRESS and frame.interface == INNER:
+        return bool(event.head) and frame.data.startswith(event.head)
+    return False
+
+
+class RecordingTun:
+    """A TUN port that tells a recorder; everything else is the port's own."""
+
+    def __init__(self, port: Any, recorder: Recorder) -> None:
+        self.__dict__["_port"] = port
+        self.__dict__["_recorder"] = recorder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._port, name, value)
+
+    def read(self, limit: int) -> list[bytes]:
+        """As the port."""
+        packets: list[bytes] = self._port.read(limit)
+        for packet in packets:
+            self._recorder.inner(packet)
+        return packets
+
+    def write(self, packets: Iterable[Buffer]) -> int:
+        """As the port."""
+        packets = list(packets)
+        for packet in packets:
+            self._recorder.inner(packet)
+        refused: int = self._port.write(packets)
+        return refused
+
+    def read_into(self, view: memoryview) -> int:
+        """As the port; the virtio header is left out."""
+        size: int = self._port.read_into(view)
+        if size > _VNET_SIZE:
+            self._recorder.inner(view[_VNET_SIZE:size])
+        return size
+
+    def write_from(self, view: memoryview) -> bool:
+        """As the port; the virtio header is left out."""
+        self._recorder.inner(view[_VNET_SIZE:])
+        written: bool = self._port.write_from(view)
+        return written
+
+
+class RecordingUdp:
+    """A UDP port that tells a recorder; everything else is the port's own."""
+
+    def __init__(self, port: Any, recorder: Recorder) -> None:
+        self.__dict__["_port"] = port
+        self.__dict__["_recorder"] = recorder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._port, name, value)
+
+    def receive(self, limit: int) -> list[Datagram]:
+        """As the port."""
+        datagrams: list[Datagram] = self._port.receive(limit)
+        for data, endpoint in datagrams:
+            self._recorder.outer(data, endpoint, self._port.port, sent=False)
+        return datagrams
+
+    def send(self, datagrams: Iterable[Datagram]) -> int:
+        """As the port."""
+        datagrams = list(datagrams)
+        for data, endpoint in datagrams:
+            self._recorder.outer(data, endpoint, self._port.port, sent=True)
+        refused: int = self._port.send(datagrams)
+        return refused
+
+    def receive_train(self, fd: int, buffer: bytearray | memoryview) -> Any:
+        """As the port."""
+        train = self._port.receive_train(fd, buffer)
+        if train is not None:
+            whole = memoryview(buffer)[: train.size]
+            self._train(whole, train.stride, train.endpoint, sent=False)
+        return train
+
+    def send_train(self, train: memoryview, stride: int, endpoint: Endpoint) -> int:
+        """As the port."""
+        self._train(train, stride, endpoint, sent=True)
+        refused: int = self._port.send_train(train, stride, endpoint)
+        return refused
+
+    def _train(self, whole: memoryview, stride: int, endpoint: Endpoint, *, sent: bool) -> None:
+        for start in range(0, len(whole), stride):
+            self._recorder.outer(
+                whole[start : start + stride], endpoint, self._port.port, sent=sent
+            )
+
+
+class _RecordedPath:
+    """The data path, with the end of each turn told to the recorder."""
+
+    def __init__(self, path: DataPath, recorder: Recorder) -> None:
+        self._path = path
+        self._recorder = recorder
+
+    def tun_ready(self) -> None:
+        self._path.tun_ready()
+        self._recorder.end_turn()
+
+    def udp_ready(self, fd: int) -> None:
+        self._path.udp_ready(fd)
+        self._recorder.end_turn()
+
+    def flush(self) -> None:
+        self._path.flush()
+        self._recorder.end_turn()
+
+
+class Recording:
+    """A recorder at work on an interface, until `stop`."""
+
+    def __init__(self, interface: Interface, path: Path, *, rotate: int = 0) -> None:
+        """Starts at once; raises OSError when the file cannot be made."""
+        self._interface = interface
+        self.recorder = Recorder(path, interface.clock.wall, rotate=rotate)
+        self._before = (interface.tun, interface.udp)
+        self._keylog = interface.engine.keylog
+        self._traced = interface.engine.trace_drops
+        interface.engine.keylog = self._handshake
+        interface.engine.trace_drops = True
+        interface.listeners.append(self._event)
+        interface.on_configured.append(self._configured)
+        self._configured()
+        interface.use_ports(
+            RecordingTun(interface.tun, self.recorder),
+            RecordingUdp(interface.udp, self.recorder),
+            lambda path: _RecordedPath(path, self.recorder),
+        )
+
+    def stop(self) -> None:
+        """The interface goes on as before; the file is complete."""
+        interface = self._interface
+        interface.use_ports(*self._before)
+        interface.on_configured.remove(self._configured)
+        interface.listeners.remove(self._event)
+        interface.engine.trace_drops = self._traced
+        interface.engine.keylog = self._keylog
+        self.recorder.close()
+
+    def counts(self) -> dict[str, int]:
+        """Frames written and lost so far."""
+        recorder = self.recorder
+        return {
+            "inner": recorder.frames[INNER],
+            "outer": recorder.frames[OUTER],
+            "lost": sum(recorder.lost),
+        }
+
+    def _handshake(self, keys: HandshakeKeys) -> None:
+        self.recorder.handshake(keys)
+        if self._keylog is not None:
+            self._keylog(keys)
+
+    def _configured(self) -> None:
+        device = self._interface.engine.device
+        self.recorder.configured(device.private_key, list(device.peers))
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, PacketDropped):
+            self.recorder.dropped(event)
