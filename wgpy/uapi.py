@@ -406,7 +406,9 @@ class _GetParser:
         self.peer: dict[str, Any] | None = None
 
     def take(self, key: str, value: str) -> None:
-        if key == "public_key":
+        if key == "allowed_ip" and self.peer is not None:
+            self.peer["allowed_ips"].append(_prefix(value))
+        elif key == "public_key":
             self._close_peer()
             self.peer = {
                 "public_key": _key(PublicKey, value),
@@ -430,9 +432,7 @@ class _GetParser:
             self.device["public_key"] = _key(PublicKey, value)
 
     def _take_peer(self, peer: dict[str, Any], key: str, value: str) -> None:
-        if key == "allowed_ip":
-            peer["allowed_ips"].append(_prefix(value))
-        elif key in ("endpoint", "preshared_key", "persistent_keepalive_interval"):
+        if key in ("endpoint", "preshared_key", "persistent_keepalive_interval"):
             name, parse = _PEER_KEYS[key]
             peer[name] = parse(value)
         elif key in ("rx_bytes", "tx_bytes"):
