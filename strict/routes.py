@@ -224,8 +224,9 @@ def bring_up(interface: str, mtu: int) -> None:
 
     Packets that may go in plaintext come back out of the tunnel device with this node's
     own or its pods' addresses as their source: reverse-path filtering must let them.
+    (On a device without an address even the loose filter lets nothing in.)
     """
-    _sysctl(f"ipv4/conf/{interface}/rp_filter", "2")
+    _sysctl(f"ipv4/conf/{interface}/rp_filter", "0")
     _sysctl(f"ipv4/conf/{interface}/accept_local", "1")
     _sysctl(f"ipv4/conf/{interface}/send_redirects", "0")
     _sysctl(f"ipv6/conf/{interface}/accept_ra", "0")
