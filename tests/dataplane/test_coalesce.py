@@ -16,14 +16,17 @@ from wgpy.dataplane.batch import Slab
 from wgpy.dataplane.offload import VNET, VNET_SIZE
 from wgpy.dataplane.offload_coalesce import Merger, examine
 
+# Used again and again, as the pipeline does: nothing of one train may show in the next.
+SLAB = Slab()
+MERGERS = {True: Merger(udp=True), False: Merger(udp=False)}
+
 
 def run(datagrams: list[bytes], *, udp: bool = True) -> list[list[bytes]]:
     """Feed opened packets as one train; the packets of each TUN write, cut by the oracle.
 
     All packets but the last are padded to the first's size; the last may be shorter.
     """
-    slab, merger = Slab(), Merger(udp=udp)
-    slab.buffer[:] = os.urandom(len(slab.buffer))
+    slab, merger = SLAB, MERGERS[udp]
     plain = max(len(p) for p in datagrams) + 15 & ~15
     rows = slab.rows(plain + 32)
     last = len(datagrams[-1]) + 15 & ~15

@@ -25,6 +25,8 @@ from wgpy.protocol.constants import NS
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
+MAX_READY: Final = 32
+"""Descriptors looked at in one round; others keep their turn for the next."""
 
 Callback = Callable[[], None]
 
@@ -85,34 +87,43 @@ class Loop:
             self.turn()
 
     def turn(self, patience: float | None = None) -> None:
-        """One round: wait (at most `patience` seconds), call what is ready, then deadlines."""
-        for fd, _ in self._epoll.poll(self._timeout(patience)):
+        """One round: deadlines, wait (at most `patience` seconds), call what is ready.
+
+        A round that only waited looks at the deadlines again, for one has likely come.
+        """
+        ready = self._epoll.poll(self._until_due(patience), MAX_READY)
+        for fd, _ in ready:
             # An earlier callback of this round may have unwatched it.
             callback = self._callbacks.get(fd)
             if callback is not None:
                 callback()
                 if self._stopped:
                     return
-        for timed in self._timed:
-            due = timed.next_deadline()
-            if due is not None and due <= self._clock.monotonic():
-                timed.handle_deadline()
+        if not ready:
+            self._until_due(None)
 
     def close(self) -> None:
         """Release the loop's own descriptors."""
         self._epoll.close()
         os.close(self._wake)
 
-    def _timeout(self, patience: float | None) -> float | None:
-        """Seconds to wait; None for ever.  epoll rounds up to whole milliseconds."""
-        due = min(
-            (at for at in (timed.next_deadline() for timed in self._timed) if at is not None),
-            default=None,
-        )
-        if due is None:
-            return patience
-        wait = max(0, due - self._clock.monotonic()) / NS
-        return wait if patience is None else min(wait, patience)
+    def _until_due(self, patience: float | None) -> float | None:
+        """Handle what is due; then the seconds to wait for the next deadline, None for ever.
+
+        epoll rounds up to whole milliseconds.
+        """
+        wait = patience
+        for timed in self._timed:
+            due = timed.next_deadline()
+            if due is None:
+                continue
+            left = due - self._clock.monotonic()
+            if left <= 0:
+                timed.handle_deadline()
+                left = 0  # What is due next, the next round will know.
+            if wait is None or left < wait * NS:
+                wait = left / NS
+        return wait
 
     def _run_calls(self) -> None:
         """What is there now; what these calls add waits for the next round."""

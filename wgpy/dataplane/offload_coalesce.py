@@ -1,7 +1,7 @@
 """Merging: consecutive segments of one flow, opened from a train, become one TUN write.
 
 The rule is exactness.  Segments are merged if, and only if, cutting the super-packet
-restores every one of them byte for byte: `Stencil.write` says what the headers would be,
+restores every one of them byte for byte: `HeaderBlock.write` says what the headers would be,
 and they are compared with the headers that came, checksums included.  So a wrong
 checksum, a gap, a reordering, another option, window, TTL or ECN mark, or an
 identification that does not count up is never smoothed over: such a packet goes out alone.
@@ -37,14 +37,14 @@ from wgpy.dataplane.offload import (
     Shape,
     pseudo_sum,
 )
-from wgpy.dataplane.offload_headers import Cut, merged_headers, row_sums
-from wgpy.dataplane.offload_segment import Stencils
+from wgpy.dataplane.offload_headers import Cut, HeaderBlock, Payloads, merged_headers
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE as BODY
 
 _ODD_FLAGS: Final = TCP_SYN | TCP_RST | TCP_URG | TCP_CWR
 _MORE_OR_OFFSET: Final = 0xBFFF
 """IPv4 flags and fragment offset without DF; the reserved bit counts as odd."""
 
+_REMEMBERED: Final = 128
 _PATIENCE: Final = 3
 """Fruitless comparisons after which the rest of a train goes out as it is."""
 
@@ -82,17 +82,43 @@ def examine(packet: memoryview) -> Candidate | None:
     return Candidate(Shape(first >> 4, protocol, l4, length), size - length)
 
 
+class _Frame:
+    """Views of consecutive opened messages, for one shape of headers, width and number."""
+
+    __slots__ = ("_joined", "came", "expected", "headers", "payloads")
+
+    def __init__(
+        self, rows: Rows, first: int, count: int, shape: Shape, width: int, out: bytearray
+    ) -> None:
+        messages, body = rows.bytes[first : first + count], BODY + shape.length
+        self.came = messages[:, BODY:body]
+        self.expected: Bytes = np.empty((count, shape.length), np.uint8)
+        self.headers = HeaderBlock(self.expected, shape, width)
+        self.payloads = Payloads(messages[:, body : body + width])
+        self._joined: Bytes = np.ndarray(
+            (count, width), np.uint8, out, VNET_SIZE + shape.length
+        )
+
+    def join(self, full: int) -> None:
+        """Copy the first `full` payloads behind each other, to where they are written from."""
+        if full == len(self._joined):
+            self._joined[:] = self.payloads.bytes
+        else:
+            self._joined[:full] = self.payloads.bytes[:full]
+
+
 class Merger:
     """Merges runs of a train; owns the buffer in which super-packets are put together."""
 
-    __slots__ = ("_out", "_patience", "_stencils", "_view", "udp")
+    __slots__ = ("_frames", "_out", "_patience", "_view", "udp")
 
     def __init__(self, *, udp: bool) -> None:
         """`udp`: the device takes USO super-packets."""
         self.udp = udp
         self._patience = _PATIENCE
-        self._stencils = Stencils()
-        self._out = bytearray(VNET_SIZE + MAX_PACKET)
+        self._frames: dict[tuple[int, Shape, int, int], _Frame] = {}
+        # Room for a short last segment as if it were whole.
+        self._out = bytearray(VNET_SIZE + 2 * MAX_PACKET)
         self._view = memoryview(self._out)
 
     def merge(
@@ -111,110 +137,94 @@ class Merger:
             return 1, None
         shape, width = candidate
         count = min(count, (MAX_PACKET - shape.length) // width)
-        if count < 2 or not _same_flow(rows, first, shape):
+        if count < 2 or not _same_flow(rows, first, shape) or _ends(rows, first, shape):
             return 1, None
-        run = _Run(rows, first, shape, width)
-        if run.rows.plain < shape.length + width or run.ends_at_once():
-            return 1, None
-        cut = run.cut(count, last)
+        cut = _cut(rows, first, count, last, candidate)
         if cut is None:
             return 1, None
-        good = self._restored(run, cut)
+        good = self._restored(rows, first, candidate, cut)
         if 1 <= good < cut.segments:
             # What breaks the pattern may be the end of this super-packet: short, or PSH.
-            cut = run.cut(good + 1, rows.plain if good + 1 < count else last) or cut
-            good = self._restored(run, cut)
+            size = last if good + 1 == count else rows.plain
+            cut = _cut(rows, first, good + 1, size, candidate) or cut
+            good = self._restored(rows, first, candidate, cut)
         if good == cut.segments:
-            return good, self._build(run, cut)
+            return good, self._build(rows, first, shape, cut)
         if good > 1:
-            return good, self._build(run, Cut(0, good, width, width, True))
+            whole = Cut(0, good, width, width, True)
+            return good, self._build(rows, first, shape, whole)
         # Nothing follows it.  That may be true of the whole train (say, a constant
         # identification), and looking is not free.
         self._patience -= 1
         return (1 if self._patience > 0 else count), None
 
-    def _restored(self, run: _Run, cut: Cut) -> int:
+    def _restored(self, rows: Rows, first: int, candidate: Candidate, cut: Cut) -> int:
         """How many leading segments come out of cutting exactly as they came in."""
-        whole = run.whole(cut.segments)
-        payload = run.payload(cut)
-        stencil = self._stencils[run.shape]
-        pseudo = pseudo_sum(whole, run.shape)
-        expected = stencil.write(whole, cut, row_sums(payload), pseudo)
-        came = run.headers(cut.segments)
-        if expected.tobytes() == came.tobytes():
+        shape, width = candidate
+        whole = _whole(rows, first, cut.segments, shape)
+        frame = self._frame(rows, first, cut.segments, shape, width)
+        if cut.last < width:
+            # Behind its end, where nobody looks any more.
+            frame.payloads.bytes[-1, cut.last :] = 0
+        pseudo = pseudo_sum(whole, shape)
+        frame.headers.write(whole, cut, frame.payloads.sums(), pseudo)
+        if frame.expected.tobytes() == frame.came.tobytes():
             return cut.segments
-        return int((expected != came).any(axis=1).argmax())
+        return int((frame.expected != frame.came).any(axis=1).argmax())
 
-    def _build(self, run: _Run, cut: Cut) -> memoryview:
+    def _build(self, rows: Rows, first: int, shape: Shape, cut: Cut) -> memoryview:
         """The super-packet of segments that were found to fit."""
-        shape, full = run.shape, cut.segments - (cut.last != cut.width)
+        full = cut.segments - (cut.last != cut.width)
         size = (cut.segments - 1) * cut.width + cut.last
         start = VNET_SIZE + shape.length
-        out = self._out
-        kind = GSO_UDP_L4
-        if shape.protocol == TCP:
-            kind = GSO_TCPV4 if shape.version == 4 else GSO_TCPV6
-        offset = 16 if shape.protocol == TCP else 6
-        VNET.pack_into(
-            out, 0, NEEDS_CSUM, kind, shape.length, cut.width, shape.l4, offset
-        )
-        out[VNET_SIZE:start] = merged_headers(run.whole(cut.segments), shape, size)
-        body = BODY + shape.length
-        rows = run.rows.bytes[run.first : run.first + full, body : body + cut.width]
-        joined: Bytes = np.ndarray((full, cut.width), np.uint8, out, start)
-        joined[:] = rows
+        out, tcp = self._out, shape.protocol == TCP
+        kind = (GSO_TCPV4 if shape.version == 4 else GSO_TCPV6) if tcp else GSO_UDP_L4
+        offset = 16 if tcp else 6
+        VNET.pack_into(out, 0, NEEDS_CSUM, kind, shape.length, cut.width, shape.l4, offset)
+        whole = _whole(rows, first, cut.segments, shape)
+        out[VNET_SIZE:start] = merged_headers(whole, shape, size)
+        self._frame(rows, first, cut.segments, shape, cut.width).join(full)
         if full < cut.segments:
-            packet = run.rows.plaintexts[run.first + full]
+            packet = rows.plaintexts[first + full]
             at = start + full * cut.width
             out[at : at + cut.last] = packet[shape.length : shape.length + cut.last]
         return self._view[: start + size]
 
+    def _frame(self, rows: Rows, first: int, count: int, shape: Shape, width: int) -> _Frame:
+        if first:
+            return _Frame(rows, first, count, shape, width, self._out)
+        key = (rows.stride, shape, width, count)
+        frame = self._frames.get(key)
+        if frame is None:
+            if len(self._frames) >= _REMEMBERED:
+                del self._frames[next(iter(self._frames))]
+            frame = self._frames[key] = _Frame(rows, 0, count, shape, width, self._out)
+        return frame
 
-class _Run:
-    """Messages of a train from `first` on that may be segments of one super-packet."""
 
-    __slots__ = ("first", "rows", "shape", "width")
+def _ends(rows: Rows, first: int, shape: Shape) -> bool:
+    """FIN or PSH: the first segment is also the last."""
+    flags = shape.l4 + 13
+    return shape.protocol == TCP and bool(rows.plaintexts[first][flags] & (TCP_FIN | TCP_PSH))
 
-    def __init__(self, rows: Rows, first: int, shape: Shape, width: int) -> None:
-        self.rows = rows
-        self.first = first
-        self.shape = shape
-        self.width = width
 
-    def ends_at_once(self) -> bool:
-        """FIN or PSH: the first segment is also the last."""
-        packet, shape = self.rows.plaintexts[self.first], self.shape
-        return shape.protocol == TCP and bool(packet[shape.l4 + 13] & (TCP_FIN | TCP_PSH))
+def _cut(rows: Rows, first: int, count: int, last: int, candidate: Candidate) -> Cut | None:
+    """`count` messages as a cut; one less when the last one cannot be part of it."""
+    width = candidate.payload
+    # Examined in full, because what lies behind its end is about to be overwritten.
+    end = examine(rows.plaintexts[first + count - 1][:last])
+    if end and end.shape == candidate.shape and end.payload <= width:
+        return Cut(0, count, width, end.payload, True)
+    return Cut(0, count - 1, width, width, True) if count > 2 else None
 
-    def cut(self, count: int, last: int) -> Cut | None:
-        """The first `count` as a cut; one less when the last one cannot be part of it."""
-        # Examined in full, because what lies behind its end is about to be overwritten.
-        candidate = examine(self.rows.plaintexts[self.first + count - 1][:last])
-        if candidate and candidate.shape == self.shape and candidate.payload <= self.width:
-            return Cut(0, count, self.width, candidate.payload, True)
-        return Cut(0, count - 1, self.width, self.width, True) if count > 2 else None
 
-    def whole(self, count: int) -> bytes:
-        """The first headers, with the flags that the last segment adds."""
-        packets, shape = self.rows.plaintexts, self.shape
-        headers = bytearray(packets[self.first][: shape.length])
-        if shape.protocol == TCP:
-            flags = shape.l4 + 13
-            headers[flags] |= packets[self.first + count - 1][flags] & (TCP_FIN | TCP_PSH)
-        return bytes(headers)
-
-    def headers(self, count: int) -> Bytes:
-        """The headers as they came."""
-        end = self.first + count
-        return self.rows.bytes[self.first : end, BODY : BODY + self.shape.length]
-
-    def payload(self, cut: Cut) -> Bytes:
-        """The payloads; what lies behind a short last one becomes zero."""
-        body, end = BODY + self.shape.length, self.first + cut.segments
-        rows = self.rows.bytes
-        if cut.last < cut.width:
-            rows[end - 1, body + cut.last : body + cut.width] = 0
-        return rows[self.first : end, body : body + cut.width]
+def _whole(rows: Rows, first: int, count: int, shape: Shape) -> bytes:
+    """The first headers, with the flags that the last segment adds."""
+    headers = bytearray(rows.plaintexts[first][: shape.length])
+    if shape.protocol == TCP:
+        flags = shape.l4 + 13
+        headers[flags] |= rows.plaintexts[first + count - 1][flags] & (TCP_FIN | TCP_PSH)
+    return bytes(headers)
 
 
 def _same_flow(rows: Rows, first: int, shape: Shape) -> bool:

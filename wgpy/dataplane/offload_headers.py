@@ -1,7 +1,7 @@
 """The headers of the segments of one super-packet, all at once.
 
-`Stencil.write` answers one question: given the headers of the whole and the sums of the
-payloads, what are the headers of segments 0, 1, 2 …?  As the kernel's GSO does it:
+`HeaderBlock.write` answers one question: given the headers of the whole and the sums of
+the payloads, what are the headers of segments 0, 1, 2 …?  As the kernel's GSO does it:
 
 * IPv4 total length and IPv6 payload length, the UDP length: each segment's own;
 * IPv4 identification: counts up from the whole's (RFC 6864 asks no more);
@@ -11,6 +11,12 @@ payloads, what are the headers of segments 0, 1, 2 …?  As the kernel's GSO doe
 
 Cutting (`offload_segment`) uses the answer; merging (`offload_coalesce`) compares what
 came with the answer, so it merges exactly what cutting would restore.
+
+Few array operations, because each costs as much as summing a packet.  All rows start as
+one template; what differs is added.  2**16 is 1 modulo 65535, so a number contributes its
+own value to a big-endian sum, and 256 times that to a little-endian one, which is what
+numpy's sums of payloads are: checksums of all rows follow from the first one's by
+arithmetic.  Only identification and sequence numbers that wrap break the pattern.
 """
 
 from __future__ import annotations
@@ -30,16 +36,19 @@ from wgpy.dataplane.offload import (
     Shape,
     checksum,
     pseudo_sum,
-    swap16,
 )
 
 Sums = npt.NDArray[np.uint32]
 
-_CEILING: Final = np.uint32(65_535 * 65_535)
-"""A multiple of 65535 above every sum that occurs (at most 32768 words of a packet)."""
-_MODULUS: Final = np.uint32(65_535)
-_RISING32: Final = np.arange(MAX_MESSAGES, dtype=np.uint32)
-_RISING16: Final = np.arange(MAX_MESSAGES, dtype=np.uint16)
+_MODULUS: Final = 65_535
+_CEILING: Final = _MODULUS * 60_000
+"""A multiple of 65535 above every sum that occurs (at most 32768 words of a packet), and
+so far below 2**32 that corrections can be added to a difference."""
+_RISING: Final = np.arange(MAX_MESSAGES, dtype=np.uint32)
+_IDS: Final = np.arange(1 << 16, dtype=">u2")
+_FALLING: Final = ((65_534 - np.arange(_MODULUS + MAX_MESSAGES)) % _MODULUS).astype(">u2")
+"""65534, 65533, … 0, 65534 …: the IPv4 checksums of rising identifications."""
+_MARKS: Final = TCP_FIN | TCP_PSH | TCP_CWR
 
 
 class Cut(NamedTuple):
@@ -56,125 +65,156 @@ class Cut(NamedTuple):
     final: bool
 
 
-def row_sums(rows: Bytes) -> Sums:
-    """One's-complement sums of each row, little-endian, not reduced (below 2**31)."""
-    count, width = rows.shape
-    if width & 1:
-        even = np.zeros((count, width + 1), np.uint8)
-        even[:, :width] = rows
-        rows = even
-    words: npt.NDArray[np.uint16] = rows.view("<u2")
-    sums: Sums = np.add.reduce(words, axis=1, dtype=np.uint32)
-    return sums
+class Payloads:
+    """Equal payloads, one in each row, that can be summed again and again."""
+
+    __slots__ = ("_even", "_words", "bytes")
+
+    def __init__(self, rows: Bytes) -> None:
+        self.bytes = rows
+        count, width = rows.shape
+        # Rows of odd size are summed in a copy, with a zero behind each.
+        self._even = np.zeros((count, width + 1), np.uint8) if width & 1 else None
+        self._words: Column = (rows if self._even is None else self._even).view("<u2")
+
+    def sums(self) -> Sums:
+        """One's-complement sums of each, little-endian, not reduced (below 2**31)."""
+        if self._even is not None:
+            self._even[:, :-1] = self.bytes
+        sums: Sums = np.add.reduce(self._words, axis=1, dtype=np.uint32)
+        return sums
 
 
-class Stencil:
-    """Header rows of one `Shape`, with a column over each field that varies."""
+class HeaderBlock:
+    """Where the headers of equal segments are written: one row each.
 
-    __slots__ = (
-        "_flags",
-        "_id",
-        "_ip_sum",
-        "_ip_words",
-        "_l4_size",
-        "_l4_sum",
-        "_l4_words",
-        "_sequence",
-        "_size",
-        "rows",
-        "shape",
-    )
+    `target` has a row for each segment, as wide as the headers of `shape`.
+    """
 
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
-        l4 = shape.l4
-        self.rows: Bytes = np.zeros((MAX_MESSAGES, shape.length), np.uint8)
-        words: Column = self.rows.view("<u2")
-        self._l4_words = words[:, l4 // 2 :]
-        self._ip_words = words[:, : l4 // 2]
-        self._size = self._field(">u2", 2 if shape.version == 4 else 4)
-        self._id = self._field(">u2", 4)
-        self._ip_sum = self._field("<u2", 10)
-        tcp = shape.protocol == TCP
-        self._l4_sum = self._field("<u2", l4 + (16 if tcp else 6))
-        self._sequence = self._field(">u4", l4 + 4) if tcp else None
-        self._flags = self.rows[:, l4 + 13] if tcp else None
-        self._l4_size = None if tcp else self._field(">u2", l4 + 4)
+    __slots__ = ("_ids", "_ip_sums", "_l4_sums", "_sequence", "_shape", "_steps", "_sum_steps",
+                 "_target", "_width")  # fmt: skip
 
-    def _field(self, kind: str, offset: int) -> Column:
-        width = self.rows.shape[1]
-        return np.ndarray((MAX_MESSAGES,), kind, self.rows, offset, (width,))
+    def __init__(self, target: Bytes, shape: Shape, width: int) -> None:
+        self._target = target
+        self._shape = shape
+        self._width = width
+        count, l4, tcp = len(target), shape.l4, shape.protocol == TCP
+        self._ids = _field(target, 4, ">u2")
+        self._ip_sums = _field(target, 10, ">u2")
+        self._l4_sums = _field(target, l4 + (16 if tcp else 6), "<u2")
+        self._sequence = _field(target, l4 + 4, ">u4") if tcp else None
+        self._steps: Sums = _RISING[:count] * np.uint32(width)
+        self._sum_steps: Sums = (
+            self._steps.astype(np.uint64) * 256 % _MODULUS * tcp
+        ).astype(np.uint32)
 
-    def write(self, whole: bytes, cut: Cut, sums: Sums, pseudo: int) -> Bytes:
-        """Headers of the segments that `cut` names.
+    def write(self, whole: bytes, cut: Cut, sums: Sums, pseudo: int) -> None:
+        """Write the headers of the segments that `cut` names, as many as there are rows.
 
         `whole` are the headers of the super-packet, `sums` the `row_sums` of the payloads,
         `pseudo` the sum of the pseudo header without its length, big-endian.
-        The result is a view that the next call overwrites.
         """
-        shape, count = self.shape, cut.segments
-        rows = self.rows[:count]
-        rows[:] = np.frombuffer(whole, np.uint8)
-        self._write_lengths(cut)
+        shape, l4 = self._shape, self._shape.l4
+        template, marks = self._template(whole, cut)
+        self._target[:] = np.frombuffer(template, np.uint8)
         if shape.version == 4:
-            self._write_ipv4(whole, cut)
+            self._write_ipv4(template, whole, cut)
         if self._sequence is not None:
-            self._write_tcp(whole, cut)
-        self._write_l4_sum(cut, sums, pseudo)
-        return rows
-
-    def _write_lengths(self, cut: Cut) -> None:
-        shape, last = self.shape, cut.segments - 1
-        # IPv4 counts its header, IPv6 does not.
-        fixed = shape.length - (0 if shape.version == 4 else 40)
-        self._size[: cut.segments] = fixed + cut.width
-        self._size[last] = fixed + cut.last
-        if self._l4_size is not None:
-            self._l4_size[: cut.segments] = 8 + cut.width
-            self._l4_size[last] = 8 + cut.last
-
-    def _write_ipv4(self, whole: bytes, cut: Cut) -> None:
-        count = cut.segments
-        identification = int.from_bytes(whole[4:6], "big") + cut.first & 0xFFFF
-        self._id[:count] = _RISING16[:count] + np.uint16(identification)
-        self._ip_sum[:count] = 0
-        self._ip_sum[:count] = _fold(
-            np.add.reduce(self._ip_words[:count], axis=1, dtype=np.uint32)
-        )
-
-    def _write_tcp(self, whole: bytes, cut: Cut) -> None:
-        assert self._sequence is not None and self._flags is not None
-        l4, count = self.shape.l4, cut.segments
-        sequence = int.from_bytes(whole[l4 + 4 : l4 + 8], "big") + cut.first * cut.width
-        steps = _RISING32[:count] * np.uint32(cut.width)
-        self._sequence[:count] = steps + np.uint32(sequence & 0xFFFFFFFF)
-        flags = whole[l4 + 13]
-        if flags & (TCP_FIN | TCP_PSH | TCP_CWR):
-            self._flags[:count] = flags & ~(TCP_FIN | TCP_PSH | TCP_CWR)
-            if cut.first == 0:
-                self._flags[0] |= flags & TCP_CWR
-            if cut.final:
-                self._flags[count - 1] |= flags & (TCP_FIN | TCP_PSH)
-
-    def _write_l4_sum(self, cut: Cut, sums: Sums, pseudo: int) -> None:
-        shape, count = self.shape, cut.segments
-        fixed = shape.length - shape.l4
-        field = self._l4_sum[:count]
-        field[:] = 0
-        total = np.add.reduce(self._l4_words[:count], axis=1, dtype=np.uint32)
-        total += sums
-        total += np.uint32(swap16((pseudo + fixed + cut.width) % 65_535))
-        if cut.last != cut.width:
-            total[-1] += _MODULUS - np.uint32(swap16(cut.width - cut.last))
-        result = _fold(total)
+            self._write_sequence(template)
+        fixed = shape.length - l4
+        first = int.from_bytes(template[l4:], "big") + pseudo + fixed + cut.width
+        totals = sums + self._sum_steps
+        np.subtract(_CEILING - first * 256 % _MODULUS, totals, out=totals)
+        self._mark(totals, cut, marks)
+        totals %= _MODULUS
         if shape.protocol != TCP:
-            result[result == 0] = 0xFFFF  # RFC 768: zero means "no checksum"
-        field[:] = result
+            totals[totals == 0] = 0xFFFF  # RFC 768: zero means "no checksum"
+        self._l4_sums[:] = totals
+
+    def _template(self, whole: bytes, cut: Cut) -> tuple[bytearray, int]:
+        """Headers of the first of these segments without checksums; FIN, PSH, CWR apart."""
+        shape, l4 = self._shape, self._shape.l4
+        template = bytearray(whole)
+        if shape.version == 4:
+            template[2:4] = (shape.length + cut.width).to_bytes(2, "big")
+            template[10:12] = b"\0\0"
+        else:
+            template[4:6] = (shape.length - 40 + cut.width).to_bytes(2, "big")
+        if shape.protocol != TCP:
+            template[l4 + 4 : l4 + 8] = (8 + cut.width << 16).to_bytes(4, "big")
+            return template, 0
+        if cut.first:
+            sequence = int.from_bytes(whole[l4 + 4 : l4 + 8], "big") + cut.first * cut.width
+            template[l4 + 4 : l4 + 8] = (sequence & 0xFFFFFFFF).to_bytes(4, "big")
+        template[l4 + 16 : l4 + 18] = b"\0\0"
+        marks = template[l4 + 13] & _MARKS
+        template[l4 + 13] ^= marks
+        return template, marks
+
+    def _write_ipv4(self, template: bytearray, whole: bytes, cut: Cut) -> None:
+        count, l4 = cut.segments, self._shape.l4
+        number = int.from_bytes(whole[4:6], "big") + cut.first & 0xFFFF
+        fixed = int.from_bytes(template[:4] + template[6:l4], "big")
+        if number + count <= _MODULUS:
+            self._ids[:] = _IDS[number : number + count]
+            start = 65_534 - (-fixed - number) % _MODULUS
+            self._ip_sums[:] = _FALLING[start : start + count]
+        else:
+            numbers = [number + i & 0xFFFF for i in range(count)]
+            self._ids[:] = numbers
+            self._ip_sums[:] = [(-fixed - n) % _MODULUS for n in numbers]
+        if cut.last != cut.width:
+            length = self._shape.length + cut.last
+            self._target[-1, 2:4] = length >> 8, length & 0xFF
+            shorter = cut.width - cut.last
+            self._ip_sums[-1] = (int(self._ip_sums[-1]) + shorter) % _MODULUS
+
+    def _write_sequence(self, template: bytearray) -> None:
+        assert self._sequence is not None
+        l4 = self._shape.l4
+        start = int.from_bytes(template[l4 + 4 : l4 + 8], "big")
+        np.add(self._steps, np.uint32(start), out=self._sequence)
+
+    def _mark(self, totals: Sums, cut: Cut, marks: int) -> None:
+        """What the first and last segment have of their own, and its part in the sums.
+
+        `totals` are complements: what adds to a header is taken from them.
+        """
+        shape, l4, target = self._shape, self._shape.l4, self._target
+        if marks:
+            if cut.first == 0 and marks & TCP_CWR:
+                target[0, l4 + 13] |= TCP_CWR
+                _take(totals, 0, TCP_CWR)
+            if cut.final and marks & (TCP_FIN | TCP_PSH):
+                target[-1, l4 + 13] |= marks & (TCP_FIN | TCP_PSH)
+                _take(totals, -1, marks & (TCP_FIN | TCP_PSH))
+        shorter = cut.width - cut.last
+        if shorter:
+            _take(totals, -1, -shorter)  # The length in the pseudo header.
+            if shape.version == 6:
+                length = shape.length - 40 + cut.last
+                target[-1, 4:6] = length >> 8, length & 0xFF
+            if shape.protocol != TCP:
+                _take(totals, -1, -shorter)  # And the one in UDP's own header.
+                length = 8 + cut.last
+                target[-1, l4 + 4 : l4 + 6] = length >> 8, length & 0xFF
+        if self._sequence is not None:
+            start = int(self._sequence[0])
+            if start + cut.segments * cut.width > 1 << 32:
+                # Behind the wrap a sequence number is 2**32 less, and its sum 1.
+                wrapped = self._sequence < start
+                totals[wrapped] += 256
 
 
-def _fold(totals: Sums) -> npt.NDArray[Any]:
-    """Complemented checksums of unreduced sums, as the kernel writes them (0 for 0xffff)."""
-    return (_CEILING - totals) % _MODULUS
+def _take(totals: Sums, row: int, value: int) -> None:
+    totals[row] += -value * 256 % _MODULUS
+
+
+def _field(target: Bytes, offset: int, kind: str) -> Column:
+    """A column of numbers over bytes of all rows."""
+    size = np.dtype(kind).itemsize
+    column: npt.NDArray[Any] = target[:, offset : offset + size].view(kind)[:, 0]
+    return column
 
 
 def merged_headers(whole: bytes, shape: Shape, payload: int) -> bytearray:

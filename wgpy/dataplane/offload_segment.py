@@ -25,27 +25,11 @@ from wgpy.dataplane.offload import (
     describe,
     stated_pseudo_sum,
 )
-from wgpy.dataplane.offload_headers import Cut, Stencil, row_sums
-from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD
+from wgpy.dataplane.offload_headers import Cut, HeaderBlock, Payloads
+from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE as BODY
+from wgpy.protocol.constants import TRANSPORT_OVERHEAD
 
-_REMEMBERED: Final = 64
-
-
-class Stencils:
-    """The stencils made so far, one per shape of headers."""
-
-    __slots__ = ("_made",)
-
-    def __init__(self) -> None:
-        self._made: dict[Shape, Stencil] = {}
-
-    def __getitem__(self, shape: Shape) -> Stencil:
-        stencil = self._made.get(shape)
-        if stencil is None:
-            if len(self._made) >= _REMEMBERED:
-                del self._made[next(iter(self._made))]
-            stencil = self._made[shape] = Stencil(shape)
-        return stencil
+_REMEMBERED: Final = 128
 
 
 def cuts(super_packet: SuperPacket, capacity: int) -> Iterator[Cut]:
@@ -58,36 +42,56 @@ def cuts(super_packet: SuperPacket, capacity: int) -> Iterator[Cut]:
         yield Cut(first, count, super_packet.width, last, final)
 
 
-def segment(
-    stencils: Stencils,
-    rows: Rows,
-    buffer: bytearray,
-    start: int,
-    super_packet: SuperPacket,
-    cut: Cut,
-) -> None:
-    """Write the plaintexts of `cut` into `rows`, padded with zeros to their size.
+class _Frame:
+    """Views of the plaintexts of a train, for one shape of headers, width and number."""
 
-    The super-packet lies at `start` of `buffer`, which has room for one more segment
-    behind it: that part is overwritten with zeros.
-    """
-    shape, width, count = super_packet.shape, cut.width, cut.segments
-    body = start + shape.length + cut.first * width
-    missing = width - cut.last
-    if missing:
-        end = body + count * width
-        buffer[end - missing : end] = bytes(missing)
-    payload: Bytes = np.ndarray((count, width), np.uint8, buffer, body)
-    whole = bytes(buffer[start : start + shape.length])
-    pseudo = stated_pseudo_sum(whole, shape, super_packet.size)
-    headers = stencils[shape].write(whole, cut, row_sums(payload), pseudo)
-    at, out = TRANSPORT_HEADER_SIZE, rows.bytes[:count]
-    out[:, at : at + shape.length] = headers
-    at += shape.length
-    out[:, at : at + width] = payload
-    padding = TRANSPORT_HEADER_SIZE + rows.plain - (at + width)
-    if padding:
-        out[:, at + width : at + width + padding] = 0
+    __slots__ = ("headers", "padding", "payloads")
+
+    def __init__(self, rows: Rows, shape: Shape, width: int, count: int) -> None:
+        out, end = rows.bytes[:count], BODY + shape.length + width
+        self.headers = HeaderBlock(out[:, BODY : BODY + shape.length], shape, width)
+        self.payloads = Payloads(out[:, BODY + shape.length : end])
+        self.padding = out[:, end : BODY + rows.plain] if end < BODY + rows.plain else None
+
+
+class Segmenter:
+    """Cuts super-packets into the rows of one slab."""
+
+    __slots__ = ("_frames",)
+
+    def __init__(self) -> None:
+        self._frames: dict[tuple[int, Shape, int, int], _Frame] = {}
+
+    def segment(
+        self, rows: Rows, buffer: bytearray, start: int, super_packet: SuperPacket, cut: Cut
+    ) -> None:
+        """Write the plaintexts of `cut` into `rows`, padded with zeros to their size.
+
+        The super-packet lies at `start` of `buffer`, which has room for one more segment
+        behind it: that part is overwritten with zeros.
+        """
+        shape, width, count = super_packet.shape, cut.width, cut.segments
+        body = start + shape.length + cut.first * width
+        if cut.last < width:
+            end = body + count * width
+            missing = width - cut.last
+            buffer[end - missing : end] = bytes(missing)
+        frame = self._frame(rows, shape, width, count)
+        frame.payloads.bytes[:] = np.ndarray((count, width), np.uint8, buffer, body)
+        whole = bytes(buffer[start : start + shape.length])
+        pseudo = stated_pseudo_sum(whole, shape, super_packet.size)
+        frame.headers.write(whole, cut, frame.payloads.sums(), pseudo)
+        if frame.padding is not None:
+            frame.padding[:] = 0
+
+    def _frame(self, rows: Rows, shape: Shape, width: int, count: int) -> _Frame:
+        key = (rows.stride, shape, width, count)
+        frame = self._frames.get(key)
+        if frame is None:
+            if len(self._frames) >= _REMEMBERED:
+                del self._frames[next(iter(self._frames))]
+            frame = self._frames[key] = _Frame(rows, shape, width, count)
+        return frame
 
 
 def gather(
@@ -95,10 +99,10 @@ def gather(
 ) -> None:
     """Copy `count` packets of `size` bytes, `stride` apart in `buffer`, into `rows`, padded."""
     packets: Bytes = np.ndarray((count, size), np.uint8, buffer, start, (stride, 1))
-    out, at = rows.bytes[:count], TRANSPORT_HEADER_SIZE
-    out[:, at : at + size] = packets
+    out = rows.bytes[:count]
+    out[:, BODY : BODY + size] = packets
     if size < rows.plain:
-        out[:, at + size : at + rows.plain] = 0
+        out[:, BODY + size : BODY + rows.plain] = 0
 
 
 def complete_checksums(rows: Rows, count: int, size: int, start: int, offset: int) -> None:
@@ -106,33 +110,30 @@ def complete_checksums(rows: Rows, count: int, size: int, start: int, offset: in
 
     `start` and `start + offset` are even offsets inside the packets.
     """
-    at = TRANSPORT_HEADER_SIZE
-    sums = row_sums(rows.bytes[:count, at + start : at + size])
+    sums = Payloads(rows.bytes[:count, BODY + start : BODY + size]).sums()
     result = (np.uint32(65_535 * 65_535) - sums) % np.uint32(65_535)
     if offset == 6:
         result[result == 0] = 0xFFFF  # RFC 768, as `complete_checksum`
     field: Column = np.ndarray(
-        (count,), "<u2", rows.bytes, at + start + offset, (rows.stride,)
+        (count,), "<u2", rows.bytes, BODY + start + offset, (rows.stride,)
     )
     field[:] = result
-
-
 
 
 class Splitter:
     """Whole packets as bytes: the readable form of what a TUN read gave."""
 
-    __slots__ = ("_slab", "_stencils")
+    __slots__ = ("_segmenter", "_slab")
 
-    def __init__(self, stencils: Stencils | None = None) -> None:
+    def __init__(self) -> None:
         self._slab = Slab()
-        self._stencils = Stencils() if stencils is None else stencils
+        self._segmenter = Segmenter()
 
     def packets(self, buffer: bytearray, start: int, size: int) -> list[bytes]:
         """The packets of `size` bytes at `start`, whose virtio header lies before them.
 
-        `buffer` has room as `segment` wants it.  A header that contradicts its packet is
-        not followed: the packet comes out as it is, for the engine to judge.
+        `buffer` has room as `Segmenter.segment` wants it.  A header that contradicts its
+        packet is not followed: the packet comes out as it is, for the engine to judge.
         """
         vnet = VNET.unpack_from(buffer, start - VNET_SIZE)
         packet = memoryview(buffer)[start : start + size]
@@ -147,7 +148,7 @@ class Splitter:
         rows = self._slab.rows(header + super_packet.width + TRANSPORT_OVERHEAD)
         made: list[bytes] = []
         for cut in cuts(super_packet, rows.capacity):
-            segment(self._stencils, rows, buffer, start, super_packet, cut)
+            self._segmenter.segment(rows, buffer, start, super_packet, cut)
             made += map(bytes, rows.plaintexts[: cut.segments - 1])
             made.append(bytes(rows.plaintexts[cut.segments - 1][: header + cut.last]))
         return made

@@ -24,12 +24,11 @@ from wgpy.dataplane.offload import (
     describe,
 )
 from wgpy.dataplane.offload_segment import (
+    Segmenter,
     Splitter,
-    Stencils,
     complete_checksums,
     cuts,
     gather,
-    segment,
 )
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import (
@@ -113,8 +112,8 @@ class Egress:
         self._carry_out = carry_out
         self._slots = _Slots(tun.mtu)
         self._slab = Slab()
-        self._stencils = Stencils()
-        self._splitter = Splitter(self._stencils)
+        self._segmenter = Segmenter()
+        self._splitter = Splitter()
         self._flows: dict[bytes, Peer] = {}
         self._known: tuple[object, int, int] = (None, 0, 0)
         self._sent: dict[Peer, int] = {}
@@ -250,7 +249,7 @@ class Egress:
         mtu, header = self._device.mtu, whole.shape.length
         rows = self._slab.rows(padded_size(header + whole.width, mtu) + TRANSPORT_OVERHEAD)
         for cut in cuts(whole, rows.capacity):
-            segment(self._stencils, rows, slots.buffer, start, whole, cut)
+            self._segmenter.segment(rows, slots.buffer, start, whole, cut)
             last = rows.plain if cut.last == cut.width else padded_size(header + cut.last, mtu)
             self._send_rows(way, rows, cut.segments, last)
 

@@ -86,6 +86,11 @@ class Engine:
         peer = self.device.next_scheduled()
         return None if peer is None else peer.timers.earliest()
 
+    def next_deadline_at(self) -> int | None:
+        """The time of `next_deadline` alone: a loop asks it in every round."""
+        peer = self.device.next_scheduled()
+        return None if peer is None else peer.timers.earliest_at()
+
     def handle_deadline(self, *, now: int) -> None:
         """Do everything that is due at `now`; calling it early or late is harmless."""
         device = self.device

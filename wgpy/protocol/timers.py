@@ -23,6 +23,9 @@ class Timer(Enum):
     PERSISTENT_KEEPALIVE = "persistent keepalive interval"
     ZERO_KEYS = "erase all key material (§6.3)"
 
+    # By identity: Enum's own is Python code, and timers are looked up with every batch.
+    __hash__ = object.__hash__
+
 
 class Timers:
     """Five optional deadlines of one peer; all times in ns."""
