@@ -98,7 +98,7 @@ class Cluster:
         return cluster
 
     def _build(self, owned: bool) -> None:
-        self.namespaces = namespaces.make(network.names(self.topology))
+        self.namespaces = namespaces.make(network.names(self.topology), self.folder)
         self._pinned = namespaces.pin(space.pid for space in self.namespaces.values())
         if owned:
             self._guardian = Guardian(self._pinned)
@@ -198,7 +198,7 @@ class Cluster:
         return daemon
 
     def wait_ready(self, node: str) -> None:
-        """Until the node's data plane answers and, with an agent, its device is up."""
+        """Until the node's data plane answers and the agent, if there is one, has joined."""
         role = DATA_PLANE if self.topology.mode == "plain" else AGENT
         dataplane.wait_ready(self.namespaces[node], self.daemons[node, role])
         if role == DATA_PLANE:
@@ -214,10 +214,21 @@ class Cluster:
             raise DataPlaneError(f"the agent of {node} is not ready:\n{daemon.last_words()}")
 
     def _strict_ready(self, node: str) -> bool:
-        done = self.namespaces[node].run(
-            dataplane.program("wgpy"), "strict", "status", dataplane.DEVICE, "--json", check=False
-        )
-        return done.returncode == 0
+        status = self.agent_status(node)
+        return bool(status.get("joined")) and status.get("pid") == self.daemons[node, AGENT].pid
+
+    def agent_status(self, node: str) -> dict[str, Any]:
+        """What the agent last wrote down about itself; empty before it did."""
+        path = self.run_folder(node) / f"{dataplane.DEVICE}.agent"
+        try:
+            found: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def run_folder(self, node: str) -> Path:
+        """The node's own /run/wireguard, as seen from outside."""
+        return dataplane.socket_path(self.namespaces[node]).parent
 
     def configure_plain(self, node: str, family: int = 4) -> None:
         """Plain mode: keys, peers, addresses and routes of one node."""
@@ -229,13 +240,13 @@ class Cluster:
 
     def pid(self, node: str, role: str) -> int | None:
         """The process of a node's agent or data plane, whoever started it; None without."""
-        mark = b"wireguard-" if role == DATA_PLANE else b"strict\0run"
+        marks = (b"wireguard-", b"wireguard_py") if role == DATA_PLANE else (b"strict\0run",)
         for pid in namespaces.inside([self.namespaces[node].inode()]):
             try:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes()
             except OSError:
                 continue
-            if mark in words and namespaces.start_time(pid) is not None:
+            if any(mark in words for mark in marks) and namespaces.start_time(pid) is not None:
                 return pid
         return None
 

@@ -33,7 +33,10 @@ T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 _UNSHARE = ("unshare", "--net", "--mount", "--uts", "--propagation", "private", "--")
 _PRIVATE_RUN = (
-    "mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/wireguard /run/netns "
+    'cd "$2" && mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/wireguard /run/netns '
+    # A state folder below /run stays visible: it is still this shell's working directory.
+    '&& if [ "${2#/run/}" != "$2" ]; then '
+    'mkdir -p "$2" && mount --no-canonicalize --bind /proc/self/cwd "$2"; fi '
     '&& { mount -t sysfs sysfs /sys 2>/dev/null || true; } '
     '&& { hostname "$1" 2>/dev/null || true; } && echo ready && exec sleep infinity'
 )
@@ -169,12 +172,15 @@ def start_time(pid: int) -> int | None:
     return None if after[0] in "ZX" else int(after[19])
 
 
-def make(names: Sequence[str]) -> dict[str, Namespace]:
-    """Namespaces by name, all started at once.  Raises `NamespaceError`, leaving none."""
+def make(names: Sequence[str], folder: Path) -> dict[str, Namespace]:
+    """Namespaces by name, all started at once.  Raises `NamespaceError`, leaving none.
+
+    `folder` is seen inside even where it lies below /run.
+    """
     started: list[tuple[str, subprocess.Popen[bytes]]] = []
     try:
         for name in names:
-            command = [*_UNSHARE, "sh", "-c", _PRIVATE_RUN, "sh", name]
+            command = [*_UNSHARE, "sh", "-c", _PRIVATE_RUN, "sh", name, str(folder)]
             started.append((name, subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE, start_new_session=True,
@@ -214,7 +220,10 @@ def pin(pids: Iterable[int]) -> list[int]:
     """
     found: dict[int, int] = {}
     for pid in pids:
-        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # it has just ended
         inode = os.fstat(fd).st_ino
         if inode == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116
             os.close(fd)

@@ -111,7 +111,7 @@ class Topology:
     pod_cidrs: tuple[Network, ...] = ()
     world: World | None = None
     node_encryption: bool = False
-    masquerade: bool = False
+    masquerade: bool = True
     slices: bool = True
     allow_overlap: bool = False
     unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -191,7 +191,7 @@ def _build(root: Located, stem: str) -> Topology:
         pod_cidrs=pod_cidrs,
         world=_world(top.get("world")),
         node_encryption=_flag(top, "node_encryption", False),
-        masquerade=_flag(top, "masquerade", False),
+        masquerade=_flag(top, "masquerade", True),
         slices=slices,
         allow_overlap=_flag(top, "allow_overlap", False),
         summary=top["summary"].expect_text() if "summary" in top else "",
