@@ -208,6 +208,12 @@ def test_remarks_do_not_refuse() -> None:
     ]
 
 
+def test_a_peer_with_the_own_key_is_remarked() -> None:
+    own = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
+    config = parse_config(f"[Interface]\nPrivateKey={PRIVATE}\n[Peer]\nPublicKey={own}\n")
+    assert "the interface's own" in config.notes[0].message
+
+
 # --- secrets --------------------------------------------------------------------------
 
 

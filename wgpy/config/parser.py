@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from wgpy.config import values
 from wgpy.config.model import Config, ConfigError, PeerConfig, Problem
+from wgpy.protocol.crypto import backend
 from wgpy.protocol.endpoint import Prefix
 from wgpy.protocol.keys import PresharedKey, PrivateKey, PublicKey
 
@@ -200,16 +201,17 @@ def parse_config(text: str, *, file: str = "<config>") -> Config:
     if interface.values.get("save_config"):
         message = "SaveConfig is ignored: the file stays as it is"
         parser.note(interface.lines["save_config"], 1, "", message)
-    peers = _peers(parser)
+    peers = _peers(parser, interface.values.get("private_key"))
     problems = tuple(sorted(parser.problems, key=lambda p: (p.line, p.column)))
     if not all(problem.note for problem in problems):
         raise ConfigError(file, problems)
     return Config(**interface.values, peers=peers, notes=problems)
 
 
-def _peers(parser: _Parser) -> tuple[PeerConfig, ...]:
+def _peers(parser: _Parser, private_key: PrivateKey | None) -> tuple[PeerConfig, ...]:
     """The peers, after checks that look at more than one line."""
     peers = []
+    own = backend().public_key(private_key) if private_key else None
     keys: dict[PublicKey, int] = {}
     owners: dict[Prefix, int] = {}
     for section in parser.sections:
@@ -225,6 +227,9 @@ def _peers(parser: _Parser) -> tuple[PeerConfig, ...]:
             message = f"this PublicKey is also that of the peer in line {keys[key]}"
             parser.refuse(section.lines["public_key"], 1, "", message, "join the two sections")
         keys.setdefault(key, section.line)
+        if key == own:
+            message = "this PublicKey is the interface's own: the peer will be ignored"
+            parser.note(section.lines["public_key"], 1, "", message, "write the other end's")
         prefixes = tuple(Prefix.masked(*ip) for ip in section.values.get("allowed_ips", ()))
         for prefix in dict.fromkeys(prefixes):
             if prefix in owners:
