@@ -29,7 +29,7 @@ from wgspec.target import (
 from wgspec.transcript import Transcript
 from wgspec.wire import describe
 
-QUIET_LEAST, QUIET_MOST = 0.3, 2.0
+QUIET_LEAST, QUIET_MOST = 0.3, 1.5
 
 
 class Lab:
@@ -71,7 +71,7 @@ class Lab:
 
     def quiet(self) -> float:
         """How long silence is listened to: several times the slowest genuine reply."""
-        return min(QUIET_MOST, max(QUIET_LEAST, 8 * self.instance.reply_time))
+        return min(QUIET_MOST, max(QUIET_LEAST, 6 * self.instance.reply_time))
 
     def measured(self, seconds: float) -> None:
         """A genuine reply took this long."""
@@ -262,7 +262,7 @@ class Lab:
     async def close(self) -> None:
         """Remove this case's peers and close its ports."""
         if self._added and Capability.CONFIGURE in self.instance.capabilities:
-            changes = tuple(PeerConfig(key, remove=True) for key in self._added)
+            changes = tuple(PeerConfig(key, remove=True) for key in set(self._added))
             with contextlib.suppress(Exception):
                 await self.instance.apply(DeviceConfig(peers=changes))
         for port in self._ports:

@@ -274,13 +274,15 @@ class Peer:
         return packet
 
     async def session_by_target(self) -> Session:
-        """Make the target initiate (by a packet for us) and answer it."""
+        """Make the target initiate (by a packet for us) and answer it, its data too: without
+        that it would think us dead after 15 s (§6.2)."""
         packet = await self.provoke()
         session, plaintext = await self.respond()
         if not plaintext:
             _, message = await self.expect(wire.TRANSPORT, why="the queued packet")
             plaintext = self.open(session, message)
         self.is_packet(plaintext, packet)
+        self.send(self.seal(session, b""))
         return session
 
     # Transport data.

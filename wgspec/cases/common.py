@@ -50,15 +50,18 @@ def flip_field(kind: int, name: str, bit: int = 0) -> Edit:
 async def refused_initiations(lab: Lab, peer: Peer, wrongs: Iterable[tuple[str, Wrong]]) -> None:
     """The pattern of a negative case for initiations.
 
-    A genuine handshake (the twin), each wrong one answered by silence, the twin's session
-    still alive, and a genuine initiation right after is answered: nothing was kept.
+    A genuine handshake (the twin), the wrong ones (further apart than the flood guard)
+    met with silence, the twin's session still alive, and a genuine initiation right after
+    is answered: nothing was kept.  A reply to a wrong one is told by its receiver.
     """
     session = await peer.handshake()
     await peer.alive(session)
+    senders: list[str] = []
     for name, wrong in wrongs:
-        lab.note(f"initiation with {name}")
-        await peer.send_initiation(peer.initiation(wrong=wrong))
-        await peer.silence(name)
+        sent = await peer.send_initiation(peer.initiation(wrong=wrong))
+        lab.note(f"that was {name}")
+        senders.append(f"{sent.sender:08x} {name}")
+    await peer.silence(f"wrong initiations: {', '.join(senders)}")
     await peer.alive(session)
     await peer.handshake()
 

@@ -100,7 +100,7 @@ async def exact_lengths(lab: Lab) -> None:
         reply = peer.cookie_reply(received.sender, received.mac1, lab.rng.randbytes(16))
         peer.send(raw)
         peer.send((reply + b"\0") if by > 0 else reply[:-1])
-        await peer.silence(f"a response of {92 + by} and a cookie reply of {64 + by} bytes")
+    await peer.silence("responses of 91 and 93 bytes, cookie replies of 63 and 65")
     await peer.accept(received)
 
 

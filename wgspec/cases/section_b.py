@@ -265,7 +265,7 @@ async def wrong_responses(lab: Lab) -> None:
     for name, wrong in wrongs.items():
         lab.note(f"response with {name}")
         peer.send(peer.answer(received, wrong=wrong)[0])
-        await peer.silence(name)
+    await peer.silence("wrong responses")
     session, _ = await peer.accept(received)
     if Capability.INNER_IN in lab.instance.capabilities:
         await peer.alive(session)
@@ -401,7 +401,7 @@ async def wrong_psk(lab: Lab) -> None:
     for wrong in (lab.rng.randbytes(32), bytes(32)):
         peer.psk = wrong
         peer.send(peer.answer(received)[0])
-        await peer.silence("a response made with another PSK")
+    await peer.silence("a response made with another PSK")
     peer.psk = right
     session, _ = await peer.accept(received)
     other = await lab.peer(psk=True)

@@ -45,8 +45,9 @@ async def old_timestamp(lab: Lab) -> None:
     greatest = peer.last_initiation.timestamp
     for name, less in (("equal", 0), ("1 ns less", 1), ("an hour less", 3600 << 32)):
         stamp = (int.from_bytes(greatest, "big") - less).to_bytes(12, "big")
-        await peer.send_initiation(peer.initiation(timestamp=stamp))
-        await peer.silence(f"a timestamp that is {name}")
+        sent = await peer.send_initiation(peer.initiation(timestamp=stamp))
+        lab.note(f"sender {sent.sender:08x} has a timestamp that is {name}")
+    await peer.silence("timestamps that do not grow")
     await peer.alive(session)
     await peer.handshake()
 

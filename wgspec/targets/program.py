@@ -272,6 +272,10 @@ class ProgramTarget(Target):
         instance = ProgramInstance(self, private_key, name[-15:], 20000 + self._count)
         try:
             await instance.start()
+        except OSError as error:
+            printed = instance.diagnostics()
+            await instance.stop()
+            raise Unavailable(f"`{self.command}` did not start: {error}\n{printed}") from error
         except BaseException:
             await instance.stop()
             raise

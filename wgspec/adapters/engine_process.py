@@ -1,0 +1,143 @@
+"""wgpy's engine behind pipes: one JSON object per line, virtual time in nanoseconds.
+
+The only module of wgspec that imports wgpy, and only its public API.  It is started as a
+program (`python -m wgspec.adapters.engine_process [--fault NAME]`) by
+`wgspec.targets.engine`; a fault is planted into the sources before they are imported.
+
+Requests: `{"op": …, "id": engine, "now": ns, …}` with op
+
+* `new` (`wall`: ns since 1970), `drop`;
+* `set` (`text`: UAPI), `get`;
+* `receive` (`datagrams`: [[hex, source, to], …]), `send` (`packets`: [hex, …]);
+* `advance` (to `now`, stopping when something comes out), `up` (`value`), `mtu` (`value`).
+
+Replies: `{"now": ns, "out": [[hex, to, from], …], "in": [hex, …]}` and `errno` or `text`
+where asked; `{"error": …}` when the engine raised.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wgpy.protocol.engine import Engine
+
+Json = dict[str, Any]
+
+
+class Host:
+    """All engines of this process by number."""
+
+    def __init__(self) -> None:
+        self._engines: dict[int, Engine] = {}
+
+    def handle(self, request: Json) -> Json:
+        """Do what one request says."""
+        number, now = request["id"], request["now"]
+        if request["op"] == "new":
+            self._engines[number] = self._new(now, request["wall"])
+            return self._outputs(number, now)
+        if request["op"] == "drop":
+            self._engines.pop(number, None)
+            return {"now": now, "out": [], "in": []}
+        extra: Json = getattr(self, f"_{request['op']}")(self._engines[number], request, now) or {}
+        return self._outputs(number, extra.pop("now", now)) | extra
+
+    @staticmethod
+    def _new(now: int, wall: int) -> Engine:
+        from wgpy.protocol.crypto import backend
+        from wgpy.protocol.engine import Engine
+
+        return Engine(crypto=backend(), entropy=os.urandom, now=now, wall=wall)
+
+    @staticmethod
+    def _set(engine: Engine, request: Json, now: int) -> Json:
+        from wgpy.uapi import UapiError, parse_set
+
+        try:
+            change = parse_set(request["text"])
+        except UapiError as error:
+            return {"errno": error.errno}
+        engine.apply(change, now=now)
+        return {"errno": 0}
+
+    @staticmethod
+    def _get(engine: Engine, _request: Json, _now: int) -> Json:
+        from wgpy.uapi import format_get
+
+        return {"text": format_get(engine.snapshot())}
+
+    @staticmethod
+    def _receive(engine: Engine, request: Json, now: int) -> None:
+        from wgpy.protocol.datagram import Datagram
+        from wgpy.protocol.endpoint import Endpoint
+
+        datagrams = []
+        for data, source, to in request["datagrams"]:
+            local = Endpoint.parse(to).ip
+            endpoint = Endpoint.parse(source)._replace(local_ip=local, local_ifindex=1)
+            datagrams.append(Datagram(bytes.fromhex(data), endpoint))
+        engine.receive(datagrams, now=now)
+
+    @staticmethod
+    def _send(engine: Engine, request: Json, now: int) -> None:
+        engine.send([bytes.fromhex(packet) for packet in request["packets"]], now=now)
+
+    @staticmethod
+    def _up(engine: Engine, request: Json, now: int) -> None:
+        engine.set_up(request["value"], now=now)
+
+    @staticmethod
+    def _mtu(engine: Engine, request: Json, _now: int) -> None:
+        engine.mtu = request["value"]
+
+    def _advance(self, engine: Engine, request: Json, now: int) -> Json:
+        at = request["from"]
+        while (deadline := engine.next_deadline()) is not None and deadline.at <= now:
+            # A deadline that does not go away must not stop time.
+            at = max(at + 1, deadline.at)
+            engine.handle_deadline(now=at)
+            if engine.device.outbox or engine.device.inbox:
+                return {"now": at}
+            if at >= now:
+                break
+        return {"now": now}
+
+    def _outputs(self, number: int, now: int) -> Json:
+        from wgpy.protocol.endpoint import format_address
+
+        engine = self._engines[number]
+        out = [
+            [
+                bytes(data).hex(),
+                str(endpoint.without_source()),
+                format_address(endpoint.local_ip) if endpoint.local_ip else "",
+            ]
+            for data, endpoint in engine.pull_datagrams()
+        ]
+        return {"now": now, "out": out, "in": [bytes(p).hex() for p in engine.pull_packets()]}
+
+
+def main(arguments: list[str]) -> None:
+    """Plant the fault, then serve requests until the input ends."""
+    if arguments[:1] == ["--fault"]:
+        from wgspec.adapters.plant import plant
+        from wgspec.mutants import FAULTS
+
+        plant(FAULTS[arguments[1]])
+    host = Host()
+    for line in sys.stdin:
+        try:
+            reply = host.handle(json.loads(line))
+        except Exception:
+            reply = {"error": traceback.format_exc(limit=-4)}
+        sys.stdout.write(json.dumps(reply) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
