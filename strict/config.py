@@ -42,7 +42,7 @@ class RoutingConfig:
     masquerade: bool = True
     table: int = DEFAULT_PORT
     priority: int = 100
-    """First of three consecutive policy rules."""
+    """First of four consecutive policy rules."""
 
 
 @dataclass(frozen=True, slots=True)

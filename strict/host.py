@@ -6,7 +6,7 @@ Pure: `backstop_of` says what nftables shall drop, `routes_of` what is routed wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from strict.config import AgentConfig
 from strict.firewall import Backstop
@@ -53,9 +53,11 @@ def backstop_of(config: AgentConfig, state: ClusterState) -> Backstop:
 
 
 def routes_of(
-    state: ClusterState, addresses: set[AddressBytes], mtu: int
+    state: ClusterState, addresses: Mapping[AddressBytes, Prefix], mtu: int
 ) -> RoutePlan:
-    """What goes into the tunnel; `addresses` are the host's own, `mtu` the routes'."""
+    """What goes into the tunnel; `addresses` are the host's own with their networks,
+    `mtu` the tunnel routes'.
+    """
     settings, local = state.config, state.local()
     tunnel = set(settings.pod_cidrs)
     others = [node for node in state.table.nodes if node.name != settings.node]
@@ -74,7 +76,21 @@ def routes_of(
         local=_sorted(ranges | {p for p in state.local_pods if not _covered(p, ranges)}),
         mtu=mtu,
         sources=sources,
+        direct=dict(_direct(state, others, [addresses[own] for own in sources.values()])),
     )
+
+
+def _direct(
+    state: ClusterState, others: Iterable[Node], networks: Sequence[Prefix]
+) -> Iterator[tuple[Prefix, AddressBytes]]:
+    """Pod ranges of the nodes on the same network as this one."""
+    for node in others:
+        for cidr in (*node.pod_cidrs, *node.allowed_ips):
+            for address in node.addresses:
+                owned = cidr in node.allowed_ips or state.table.nodes.owns_cidr(node.name, cidr)
+                if owned and len(address) == len(cidr.ip) and any(address in n for n in networks):
+                    yield cidr, address
+                    break
 
 
 def _hosts(nodes: Iterable[Node]) -> tuple[Prefix, ...]:

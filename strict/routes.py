@@ -1,10 +1,14 @@
 """Routes and policy rules: what goes into the tunnel, and never past it.
 
-    priority     fwmark MARK       → main    the tunnel's own UDP never re-enters it
-    priority + 1 iif INTERFACE     → main    what came out of it, or is allowed in plaintext
-    priority + 2 everything        → TABLE   throw       this node's own pods: on to main
-                                             dev INTERFACE   pods (node encryption: nodes)
-                                             unreachable     the same, behind it
+    priority      fwmark MARK    → main       the tunnel's own UDP never re-enters it
+    priority + 1  iif INTERFACE  → TABLE + 1  via NODE: pods of known nodes, in plaintext
+    priority + 2  iif INTERFACE  → main       what came out of the tunnel, or may leave as it is
+    priority + 3  everything     → TABLE      throw          this node's own pods: on to main
+                                              dev INTERFACE  pods (node encryption: nodes)
+                                              unreachable    the same, behind it
+
+What comes from INTERFACE was decrypted, or given back by the data plane because it may
+leave in plaintext: only such packets ever see the routes of TABLE + 1.
 
 When the device vanishes its routes do, and the unreachable ones stay: nothing falls back
 to the underlay.  In main, an unreachable route behind this node's own pod ranges keeps a
@@ -56,6 +60,8 @@ class RoutePlan:
     mtu: int = 0
     sources: Mapping[int, AddressBytes] = field(default_factory=lambda: MappingProxyType({}))
     """By address size: this node's address, the source of its own packets."""
+    direct: Mapping[Prefix, AddressBytes] = field(default_factory=lambda: MappingProxyType({}))
+    """Pod ranges of other nodes and the neighbour that plaintext for them goes to."""
 
 
 class _Route(NamedTuple):
@@ -65,6 +71,7 @@ class _Route(NamedTuple):
     device: int = 0
     mtu: int = 0
     source: AddressBytes = b""
+    gateway: AddressBytes = b""
 
     def arguments(self) -> dict[str, Any]:
         """For pyroute2."""
@@ -78,6 +85,8 @@ class _Route(NamedTuple):
         }
         if self.device:
             found["oif"] = self.device
+        if self.gateway:
+            found["gateway"] = format_address(self.gateway)
         if self.source:
             found["prefsrc"] = format_address(self.source)
         if self.mtu:
@@ -93,6 +102,7 @@ class Routing:
         self._interface = interface
         self._mark = mark
         self._table = table
+        self._direct = table + 1
         self._priority = priority
 
     def apply(self, plan: RoutePlan) -> list[str]:
@@ -122,8 +132,9 @@ class Routing:
         for family in _FAMILIES.values():
             first = self._priority
             yield family, {"priority": first, "fwmark": self._mark, "table": _MAIN}
-            yield family, {"priority": first + 1, "iifname": self._interface, "table": _MAIN}
-            yield family, {"priority": first + 2, "table": self._table}
+            for at, table in ((first + 1, self._direct), (first + 2, _MAIN)):
+                yield family, {"priority": at, "iifname": self._interface, "table": table}
+            yield family, {"priority": first + 3, "table": self._table}
 
     def _apply_rules(self, ip: IPRoute) -> list[str]:
         missing = []
@@ -163,6 +174,8 @@ class Routing:
             yield _Route(self._table, prefix, _THROW)
             if prefix.length < len(prefix.ip) * 8:
                 yield _Route(_MAIN, prefix, _UNREACHABLE)
+        for prefix, gateway in plan.direct.items():
+            yield _Route(self._direct, prefix, _UNICAST, gateway=gateway)
         for prefix in plan.tunnel:
             yield _Route(self._table, prefix, _UNREACHABLE)
             if device:
@@ -172,7 +185,7 @@ class Routing:
     def _present(self, ip: IPRoute) -> Iterator[_Route]:
         """Our routes as the kernel has them."""
         for family in _FAMILIES.values():
-            for table in (self._table, _MAIN):
+            for table in (self._table, self._direct, _MAIN):
                 for found in ip.get_routes(family=family, table=table):
                     if found["proto"] == PROTOCOL and found["type"] in _METRICS:
                         yield _from_kernel(found, table)
@@ -182,8 +195,8 @@ def _from_kernel(found: Any, table: int) -> _Route:
     size = 4 if found["family"] == socket.AF_INET else 16
     destination, source = found.get_attr("RTA_DST"), found.get_attr("RTA_PREFSRC")
     prefix = Prefix(parse_address(destination) if destination else bytes(size), found["dst_len"])
-    metrics = found.get_attr("RTA_METRICS")
-    unicast = found["type"] == _UNICAST
+    metrics, gateway = found.get_attr("RTA_METRICS"), found.get_attr("RTA_GATEWAY")
+    unicast = found["type"] == _UNICAST and gateway is None
     return _Route(
         table,
         prefix,
@@ -191,6 +204,7 @@ def _from_kernel(found: Any, table: int) -> _Route:
         (found.get_attr("RTA_OIF") or 0) if unicast else 0,
         (metrics.get_attr("RTAX_MTU") or 0) if metrics and unicast else 0,
         parse_address(source) if source and unicast else b"",
+        parse_address(gateway) if gateway else b"",
     )
 
 
@@ -206,10 +220,12 @@ def _has_rule(ip: IPRoute, family: int, rule: Mapping[str, Any]) -> bool:
     return False
 
 
-def local_addresses() -> set[AddressBytes]:
-    """Every address of this network namespace, packed."""
+def local_addresses() -> dict[AddressBytes, Prefix]:
+    """Every address of this network namespace, packed, and the network it is on."""
     with IPRoute() as ip:
-        return {parse_address(found.get_attr("IFA_ADDRESS")) for found in ip.get_addr()}
+        found = [(a.get_attr("IFA_ADDRESS"), a["prefixlen"]) for a in ip.get_addr()]
+    packed = [(parse_address(address), length) for address, length in found if address]
+    return {address: Prefix.masked(address, length) for address, length in packed}
 
 
 def link_mtus(devices: tuple[str, ...]) -> dict[str, int]:
@@ -224,9 +240,8 @@ def bring_up(interface: str, mtu: int) -> None:
 
     Packets that may go in plaintext come back out of the tunnel device with this node's
     own or its pods' addresses as their source: reverse-path filtering must let them.
-    (On a device without an address even the loose filter lets nothing in.)
     """
-    _sysctl(f"ipv4/conf/{interface}/rp_filter", "0")
+    _no_reverse_path_filter(interface)
     _sysctl(f"ipv4/conf/{interface}/accept_local", "1")
     _sysctl(f"ipv4/conf/{interface}/send_redirects", "0")
     _sysctl(f"ipv6/conf/{interface}/accept_ra", "0")
@@ -250,6 +265,22 @@ def prepare_host(underlay: tuple[str, ...]) -> None:
         name = f"ipv4/conf/{device}/rp_filter"
         if "1" in (_read(name), _read("ipv4/conf/all/rp_filter")):
             _sysctl(name, "2")
+
+
+def _no_reverse_path_filter(interface: str) -> None:
+    """A device without addresses passes no filter, not even the loose one.
+
+    The kernel takes the stricter of ``all`` and the device's own; so where ``all`` is on,
+    every other device gets it as its own before ``all`` goes off.
+    """
+    everywhere = _read("ipv4/conf/all/rp_filter")
+    if everywhere not in ("", "0"):
+        for path in (_PROC / "ipv4/conf").iterdir():
+            name = f"ipv4/conf/{path.name}/rp_filter"
+            if path.name not in ("all", interface) and _read(name) < everywhere:
+                _sysctl(name, everywhere)
+        _sysctl("ipv4/conf/all/rp_filter", "0")
+    _sysctl(f"ipv4/conf/{interface}/rp_filter", "0")
 
 
 def _read(name: str) -> str:
