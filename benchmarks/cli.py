@@ -228,6 +228,39 @@ def scale(
     finish(recording, out, as_json)
 
 
+@bench.command()
+@click.option("--quick", is_flag=True, help="Short curves and seconds; figures not to quote.")
+@click.option("--tunnels/--no-tunnels", default=True,
+              help="Whole tunnels with and without the table (root).")  # fmt: skip
+@click.option("--repetitions", type=click.IntRange(1), help="[5; quick 1]")
+@output_options
+def strict(
+    quick: bool, tunnels: bool, repetitions: int | None, out: Path | None, as_json: bool
+) -> None:
+    """What the strict table in front costs: lookups, loading, memory, throughput."""
+    from benchmarks import strict as table
+    from benchmarks.progress import Progress, lines
+
+    if tunnels and os.geteuid() != 0:
+        raise click.ClickException("tunnels need root: run with sudo, or give --no-tunnels")
+    plan = table.Plan(0.1, repetitions or 1, 10_000) if quick else table.Plan()
+    recording = table.new_recording(plan)
+    table.measure_in_memory(plan, recording, lines(quiet=as_json))
+    if tunnels:
+        options = system_options(
+            (table.WITHOUT, table.WITH), quick, repetitions, None, "free", "0,1", table.LOADS,
+            None, None, 1420,
+        )  # fmt: skip
+        recording.options |= options.as_json()
+        recording.environment["devices"] = {}
+        try:
+            with Progress(options.steps, quiet=as_json) as progress:
+                table.measure_tunnels(options, recording, progress)
+        except KeyboardInterrupt:
+            recording.notes.append("interrupted: the recording is incomplete")
+    finish(recording, out, as_json)
+
+
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 

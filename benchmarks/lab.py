@@ -76,8 +76,9 @@ class Lab:
     right: End
     target: str = ""
     """Where loads go: the right end's address inside the tunnel, or outside when there is none."""
+    left_key: str = ""
     right_key: str = ""
-    """The right end's WireGuard public key, base64; empty without a tunnel."""
+    """The ends' WireGuard public keys, base64; empty without a tunnel."""
     daemons: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property

@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from wgpy.dataplane.offload import GSO_TCPV4, NEEDS_CSUM, TCP, VNET, VNET_SIZE
-from wgpy.dataplane.offload_segment import Splitter
+from wgpy.dataplane.offload import GSO_TCPV4, NEEDS_CSUM, TCP, VNET
 
 _TCP_SIZE = 32
 """A header with the timestamp option, as every connection on Linux has it."""
@@ -38,15 +37,30 @@ def super_packet(source: bytes, destination: bytes, segments: int, mtu: int) -> 
     """A TCP super-packet of `segments` full segments for an MTU."""
     width = mtu - 20 - _TCP_SIZE
     size = 20 + _TCP_SIZE + segments * width
+    payload = (bytes(range(256)) * (segments * width // 256 + 1))[: segments * width]
     pseudo = _folded(sum(struct.unpack(">4H", source + destination)) + TCP + size - 20)
-    head = struct.pack(">HHIIBBHHH", 4000, 4001, 1_000_000, 7, _TCP_SIZE << 2, 0x10, 512, pseudo, 0)
-    options = struct.pack(">BBBBII", 1, 1, 8, 10, 12345, 54321)
-    payload = bytes(range(256)) * (segments * width // 256 + 1)
     vnet = VNET.pack(NEEDS_CSUM, GSO_TCPV4, 20 + _TCP_SIZE, width, 20, 16)
-    packet = _ip(source, destination, size, TCP) + head + options + payload[: segments * width]
-    whole = vnet + packet
-    buffer = bytearray(whole + bytes(width + 4096))
-    return SuperPacket(whole, Splitter().packets(buffer, VNET_SIZE, size))
+    whole = _ip(source, destination, size, TCP) + _tcp(0, pseudo) + payload
+    cut = [
+        _segment(source, destination, number, payload[number * width : (number + 1) * width])
+        for number in range(segments)
+    ]
+    return SuperPacket(vnet + whole, cut)
+
+
+def _segment(source: bytes, destination: bytes, number: int, payload: bytes) -> bytes:
+    size = 20 + _TCP_SIZE + len(payload)
+    pseudo = _folded(sum(struct.unpack(">4H", source + destination)) + TCP + size - 20)
+    offset = number * len(payload)
+    body = _tcp(offset, pseudo) + payload
+    words = struct.unpack(f">{len(body) // 2}H", body)
+    header = _tcp(offset, ~_folded(sum(words)) & 0xFFFF)
+    return _ip(source, destination, size, TCP, number) + header + payload
+
+
+def _tcp(offset: int, checksum: int) -> bytes:
+    head = (4000, 4001, 1_000_000 + offset, 7, _TCP_SIZE << 2, 0x10, 512, checksum, 0)
+    return struct.pack(">HHIIBBHHH", *head) + struct.pack(">BBBBII", 1, 1, 8, 10, 12345, 54321)
 
 
 def _ip(source: bytes, destination: bytes, size: int, protocol: int, number: int = 0) -> bytes:

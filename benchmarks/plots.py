@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.model import Recording
 from benchmarks.stats import summary
+from benchmarks.tables import axis
 
 INK = "#102030"
 SERIES = ("#4c8dd6", "#e0872e", "#3aa76d", "#c75c9c", "#8a7ad6", "#b8a02a", "#5aa9b5", "#c05a4a")
@@ -167,8 +168,8 @@ def _curves(recording: Recording) -> Iterator[Plot]:
             )  # fmt: skip
         axes.set_xscale("log")
         axes.set_ylim(bottom=0)
-        axes.set_xlabel(name.partition(".")[0])
-        axes.set_ylabel(f"{name.partition('.')[2]}, {unit}")
+        axes.set_xlabel(axis(name))
+        axes.set_ylabel(f"{name.partition('.')[2].replace('_', ' ')}, {unit}")
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower())
         yield Plot(f"{recording.kind}-{slug}", name, _finished(figure, axes))
 

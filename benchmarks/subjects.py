@@ -8,6 +8,7 @@ that quietly drops.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from benchmarks.harness import Hub
@@ -115,6 +116,10 @@ class Batch:
         now = self._hub.clock.now
         while self._udp.waiting:
             self._in.turn(0, now)
+
+    def flow_lookup(self) -> Callable[[bytes], object]:
+        """What the way out asks for each packet: the answer of policy and table, by flow."""
+        return self._out._flows.get
 
     def came_out(self) -> int:
         readable, self._readable = self._readable, 0

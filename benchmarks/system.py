@@ -25,7 +25,7 @@ from benchmarks.latency import PingError
 from benchmarks.loads import LOADS, Effort, Measure, Outcome
 from benchmarks.model import Distribution, Recording, Sample, evenly_ranked
 from benchmarks.progress import Progress
-from benchmarks.tunnel import start_daemon, tunnel, wait_usable
+from benchmarks.tunnel import Prepare, start_daemon, tunnel, wait_usable
 
 FREE, PINNED = "free", "pinned"
 START = "start"
@@ -47,6 +47,8 @@ class Options:
     congestion: str = "bbr"
     mtu: int = 1420
     cores: tuple[int, int] = (0, 1)
+    prepare: Prepare = lambda *_: None
+    """Called for each new tunnel before its first packet."""
 
     def cores_for(self, setting: str) -> tuple[int, int] | None:
         """One core per end when pinned."""
@@ -55,6 +57,7 @@ class Options:
     def as_json(self) -> dict[str, object]:
         """For the recording."""
         plain = asdict(self)
+        del plain["prepare"]
         plain["implementations"] = {i.name: " ".join(i.command) for i in self.implementations}
         return plain
 
@@ -121,6 +124,7 @@ class _Runner:
                 cores=options.cores_for(setting),
                 congestion=options.congestion,
                 mtu=options.mtu,
+                prepare=options.prepare,
             )
             try:
                 lab = stack.enter_context(context)

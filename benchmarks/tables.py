@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.implementations import BASELINE
 from benchmarks.model import Recording
 from benchmarks.stats import ratio, summary
-from benchmarks.targets import Against, Finding, Target, Verdict, findings
+from benchmarks.targets import Finding, Target, Verdict, findings
 from benchmarks.units import show, three
 
 DETAIL = ("_left_user", "_left_system", "_right_user", "_right_system", "_left", "_right")
@@ -50,7 +50,8 @@ def target_table(recordings: Sequence[Recording]) -> Table:
     )
     return Table(
         "Targets", ("target", "figure", "wanted", "measured", "verdict"), rows,
-        f"× is the ratio to {BASELINE} in the same run.",
+        f"× is the ratio to {BASELINE} in the same run, behind the strict table the ratio to "
+        "the same without it, and for growth the last point of the curve over the first.",
     )  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def _measured(finding: Finding) -> str:
 
 
 def _limit(target: Target, value: float) -> str:
-    return show(value, target.unit) if target.against is Against.VALUE else f"{three(value)} ×"
+    return show(value, target.unit) if target.unit else f"{three(value)} ×"
 
 
 def _plain_tables(recording: Recording, details: bool) -> list[Table]:
@@ -122,9 +123,14 @@ def _curve_tables(recording: Recording) -> list[Table]:
             texts = [show(summary(values).median, unit) if values else "" for values in cells]
             rows.append((f"{place:,.0f}", *texts))
         header = tuple(f"{name} {setting}".strip() for name, setting in columns)
-        axis = figure.partition(".")[0]
-        tables.append(Table(figure, (axis, *header), tuple(rows)))
+        tables.append(Table(figure, (axis(figure), *header), tuple(rows)))
     return tables
+
+
+def axis(figure: str) -> str:
+    """What a curve's x counts."""
+    special = {"peers": "peers", "initiations": "initiations per second"}
+    return special.get(figure.partition(".")[0], "entries")
 
 
 def verdict_style(text: str) -> str:

@@ -15,6 +15,7 @@ from benchmarks.model import Recording
 from benchmarks.stats import ratio, summary
 
 SUBJECT = "wgpy"
+TABLED = "wgpy --policy strict"
 
 
 class Against(Enum):
@@ -22,6 +23,9 @@ class Against(Enum):
 
     VALUE = "value"
     BASELINE = "ratio to wireguard-go"
+    PLAIN = "ratio to the same without the strict table"
+    TABLED = "value behind the strict table"
+    LAST = "value at the last point of the curve"
     GROWTH = "last point over first point of the curve"
 
 
@@ -43,6 +47,8 @@ class Target:
     limit: float
     unit: str
     why: str
+    kind: str = "system"
+    """The kind of recording that speaks about it."""
     milestone: float | None = None
 
     def verdict(self, value: float | None) -> Verdict:
@@ -79,11 +85,12 @@ _UDP = ("udp64-overload", "udp1372-overload", "udp64-highest", "udp1372-highest"
 TARGETS: tuple[Target, ...] = (
     Target(
         "TCP throughput", tuple(f"{load}.goodput" for load in _TCP), Against.BASELINE, True,
-        8.0, "", "the 2025 wireguard-go gives 5.6 times Debian's, 7.0 with one core per end", 5.6,
+        8.0, "", "the 2025 wireguard-go gives 5.6 times Debian's, 7.0 with one core per end",
+        milestone=5.6,
     ),
     Target(
         "CPU per GB, both ends", tuple(f"{load}.cpu_per_gb" for load in _TCP), Against.VALUE,
-        False, 2.4, "s/GB", "wireguard-go of 2025: 3.3, pinned 2.6", 3.3,
+        False, 2.4, "s/GB", "wireguard-go of 2025: 3.3, pinned 2.6", milestone=3.3,
     ),
     Target(
         "UDP received", tuple(f"{load}.received" for load in _UDP), Against.BASELINE, True,
@@ -96,13 +103,25 @@ TARGETS: tuple[Target, ...] = (
         False, 90e6, "B", "wireguard-go of 2025: 160 to 520 MiB",
     ),
     Target("handshakes answered, per core", ("handshakes.answered",), Against.VALUE, True,
-           2_500, "1/s", "one X25519 takes about 30 µs"),
+           2_500, "1/s", "one X25519 takes about 30 µs", kind="scale"),
     Target("datagrams with a bad mac1 refused", ("bad-mac1.refused",), Against.VALUE, True,
-           100_000, "1/s", "a flood must cost less than it costs its sender"),
+           100_000, "1/s", "a flood must cost less than it costs its sender", kind="scale"),
     Target("start to usable UAPI socket", ("start.usable",), Against.VALUE, False, 0.3, "s",
            "imports dominate"),
+    Target(
+        "throughput behind the strict table",
+        ("tcp1-up.goodput", "tcp1-down.goodput", "tcp4-up.goodput",
+         "udp64-overload.received", "udp1372-overload.received"),
+        Against.PLAIN, True, 0.95, "", "asked once per flow", kind="strict",
+    ),
+    Target("strict table: lookup on a warm flow", ("flow.lookup",), Against.LAST, False, 100e-9,
+           "s", "one dictionary", kind="strict"),
+    Target("strict table: 512,000 entries loaded", ("full-table.load",), Against.TABLED, False,
+           5.0, "s", "through the control socket", kind="strict"),
+    Target("strict table: memory of 512,000 entries", ("full-table.memory",), Against.TABLED,
+           False, 200e6, "B", "Cilium's map size", kind="strict"),
     Target("growth of the cost per packet", ("peers.per_packet", "entries.per_packet"),
-           Against.GROWTH, False, 1.15, "", "flow cache"),
+           Against.GROWTH, False, 1.15, "", "flow cache", kind="scale"),
 )  # fmt: skip
 
 
@@ -111,7 +130,7 @@ def findings(recordings: Sequence[Recording], subject: str = SUBJECT) -> Iterato
     for target in TARGETS:
         for figure in target.figures:
             measured = False
-            for recording in recordings:
+            for recording in (r for r in recordings if r.kind == target.kind):
                 for setting in recording.settings():
                     value = _value(target, figure, recording, setting, subject)
                     if value is not None:
@@ -126,25 +145,30 @@ def _value(
 ) -> float | None:
     if target.against is Against.GROWTH:
         return growth(recording, figure, setting, subject)
-    values = recording.values(figure, subject, setting)
+    if target.against is Against.LAST:
+        return _last(recording, figure, setting)
+    tabled = target.against in (Against.PLAIN, Against.TABLED)
+    values = recording.values(figure, TABLED if tabled else subject, setting)
     if not values:
         return None
-    if target.against is Against.VALUE:
+    if target.against in (Against.VALUE, Against.TABLED):
         return summary(values).median
-    found = ratio(values, recording.values(figure, BASELINE, setting), paired=True)
+    base = subject if target.against is Against.PLAIN else BASELINE
+    found = ratio(values, recording.values(figure, base, setting), paired=True)
     return found.value if found else None
+
+
+def _last(recording: Recording, figure: str, setting: str) -> float | None:
+    """Median at the greatest x, behind the strict table."""
+    places = _places(recording, figure, setting, TABLED)
+    if not places:
+        return None
+    return summary(recording.values(figure, TABLED, setting, places[-1])).median
 
 
 def growth(recording: Recording, figure: str, setting: str, subject: str) -> float | None:
     """Median at the greatest x over median at the smallest; None without two points."""
-    places = sorted(
-        key.x
-        for key in recording.series()
-        if key.figure == figure
-        and key.implementation == subject
-        and key.setting == setting
-        and key.x is not None
-    )
+    places = _places(recording, figure, setting, subject)
     if len(places) < 2:
         return None
     first, last = (
@@ -152,3 +176,15 @@ def growth(recording: Recording, figure: str, setting: str, subject: str) -> flo
     )
     found = ratio(last, first, paired=True)
     return found.value if found else None
+
+
+def _places(recording: Recording, figure: str, setting: str, name: str) -> list[float]:
+    """The x of a curve, ascending."""
+    return sorted(
+        key.x
+        for key in recording.series()
+        if key.figure == figure
+        and key.implementation == name
+        and key.setting == setting
+        and key.x is not None
+    )

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -23,6 +23,9 @@ from benchmarks.lab import End, Lab, LabError, run, stop, veth_pair, wait_until
 SOCKETS = Path("/var/run/wireguard")
 PORT = 51820
 INNER_MTU = 1420
+
+
+Prepare = Callable[[Implementation, Lab], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,17 @@ def fresh_keys() -> Keys:
 
 @contextlib.contextmanager
 def tunnel(
-    implementation: Implementation, *, cores: tuple[int, int] | None, congestion: str, mtu: int
+    implementation: Implementation,
+    *,
+    cores: tuple[int, int] | None,
+    congestion: str,
+    mtu: int,
+    prepare: Prepare = lambda *_: None,
 ) -> Iterator[Lab]:
-    """A lab whose `target` answers through the tunnel.  Raises `LabError`."""
+    """A lab whose `target` answers through the tunnel.  Raises `LabError`.
+
+    `prepare` is called when both ends are configured and before the first packet.
+    """
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(veth_pair(cores, congestion))
         if implementation.kind is not Kind.NONE:
@@ -51,7 +62,9 @@ def tunnel(
             left, right = lab.ends
             _configure(left, keys[0], keys[1], right, mtu)
             _configure(right, keys[1], keys[0], left, mtu)
-            lab.target, lab.right_key = right.inner, keys[1].public
+            lab.target = right.inner
+            lab.left_key, lab.right_key = (pair.public for pair in keys)
+            prepare(implementation, lab)
         _wait_for_answer(lab, implementation)
         yield lab
 

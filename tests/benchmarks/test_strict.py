@@ -1,0 +1,85 @@
+"""The cost of the strict table: curves in memory, and a table on a real tunnel."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import strict, system
+from benchmarks.harness import TUNNEL_ADDRESS
+from benchmarks.implementations import parse
+from benchmarks.lab import preferred_congestion
+from benchmarks.loads import Effort
+from benchmarks.model import Recording, Sample
+from benchmarks.progress import Progress
+from benchmarks.targets import Verdict, findings
+from strict.client import ControlClient
+from wgpy.protocol.endpoint import parse_address
+from wgpy.protocol.policy import ENCRYPT, Action
+
+
+def test_the_measured_table_lets_the_flow_through_and_stops_others() -> None:
+    (point,) = strict.points(strict.Plan(most_entries=10), lambda *_: None)
+    policy = point.hub.engine.policy
+    assert policy.egress(TUNNEL_ADDRESS, point.hub.members[0].address, b"") == ENCRYPT
+    unknown = parse_address("10.64.9.9")
+    assert policy.egress(parse_address("10.64.9.8"), unknown, b"").action is Action.DROP
+    assert len(point.table.ipcache) == 10
+
+
+def test_curves_in_memory() -> None:
+    plan = strict.Plan(0.002, 1, most_entries=100)
+    recording = strict.new_recording(plan)
+    strict.measure_in_memory(plan, recording, lambda *_: None)
+    for figure in ("table.load", "table.memory", "path.per_packet", "flow.lookup", "table.decide"):
+        places = [
+            s.x for s in recording.samples if (s.figure, s.implementation) == (figure, strict.WITH)
+        ]
+        assert places == [10, 100], figure
+
+
+def test_targets_behind_the_table() -> None:
+    recording = Recording("strict", {})
+    for name, value in ((strict.WITHOUT, 100.0), (strict.WITH, 96.0)):
+        recording.samples.append(Sample("tcp1-up.goodput", "bit/s", name, value, "free"))
+    recording.samples += [
+        Sample("flow.lookup", "s", strict.WITH, 90e-9, "", 0, 10.0),
+        Sample("flow.lookup", "s", strict.WITH, 120e-9, "", 0, 512_000.0),
+        Sample("full-table.load", "s", strict.WITH, 4.0),
+    ]
+    found = {f.figure: f.verdict for f in findings([recording]) if f.target.kind == "strict"}
+    assert found["tcp1-up.goodput"] is Verdict.HIT
+    assert found["flow.lookup"] is Verdict.MISSED
+    assert found["full-table.load"] is Verdict.HIT
+    assert found["full-table.memory"] is Verdict.UNMEASURED
+    assert all(
+        f.verdict is Verdict.UNMEASURED for f in findings([recording]) if f.target.kind != "strict"
+    )
+
+
+@pytest.mark.root
+def test_a_tunnel_with_the_table_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is loaded before the first packet; a small one will do here."""
+    seen: list[int] = []
+    whole = strict.load_full_table
+
+    def small(lab: strict.Lab, repetition: int) -> list[Sample]:
+        samples = whole(lab, repetition, entries=500)
+        with ControlClient(lab.right.tunnel) as client:
+            seen.append(client.hello["policy"]["entries"])
+        return samples
+
+    monkeypatch.setattr(strict, "load_full_table", small)
+    options = system.Options(
+        (parse(strict.WITHOUT), parse(strict.WITH)), Effort(1, 1, 1, 100), repetitions=1,
+        settings=(system.FREE,), loads=("ping",), tries=1, congestion=preferred_congestion(),
+    )  # fmt: skip
+    recording = strict.new_recording(strict.Plan())
+    recording.environment["devices"] = {}
+    with Progress(options.steps, quiet=True) as progress:
+        strict.measure_tunnels(options, recording, progress)
+    assert recording.notes == []
+    assert seen == [500]
+    assert {s.implementation for s in recording.samples if s.figure == "ping.mean"} == {
+        strict.WITHOUT, strict.WITH,
+    }  # fmt: skip
+    assert recording.values("full-table.load", strict.WITH)
