@@ -161,6 +161,33 @@ def test_an_interrupt_undoes_all(client: End, tmp_path: Path, number: int) -> No
     assert client.leftovers() == []
 
 
+def test_down_of_an_up_that_was_killed(client: End, tmp_path: Path) -> None:
+    reached = tmp_path / "reached"
+    client.edit("172.20.0.0/16", "0.0.0.0/0")
+    client.edit("[Interface]\n", f"[Interface]\nPostUp = touch {reached}; exec sleep 2\n")
+    before = client.network()
+    env = {"WG_QUICK_USERSPACE_IMPLEMENTATION": client.implementation}
+    process = client.namespace.start(str(WGPY), "up", str(client.file), env=env)
+    assert wait_until(reached.exists, 20)
+    process.kill()
+    process.wait()
+    client.wgpy("down", client.interface)
+    assert client.network() == before
+    assert client.leftovers() == []
+
+
+def test_up_after_the_device_was_deleted_undoes_what_was_left(client: End) -> None:
+    client.edit("172.20.0.0/16", "0.0.0.0/0")
+    before = client.network()
+    client.wgpy("up", str(client.file))
+    client.namespace.ip(f"link delete {client.interface}")
+    assert wait_until(lambda: not Path(f"/var/run/wireguard/{client.interface}.sock").exists())
+    again = client.wgpy("up", str(client.file))
+    assert "undoing what was left" in again.stderr
+    client.wgpy("down", client.interface)
+    assert client.network() == before
+
+
 def test_down_after_the_device_was_deleted(client: End) -> None:
     client.edit("172.20.0.0/16", "0.0.0.0/0")
     before = client.network()

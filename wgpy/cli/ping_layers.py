@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from errno import ECONNREFUSED
 
 from wgpy.cli import client
@@ -32,7 +33,7 @@ _NO_REPLY = (
 
 
 def ping_udp(endpoint: Endpoint | None, mark: int = 0) -> Layer:
-    """Does the outer host answer, and does it refuse the port?  Silence is no failure."""
+    """Does the outer host answer, and does it refuse the port?  Silence proves nothing."""
     if endpoint is None:
         return Layer("UDP", Status.SKIPPED, "the peer has no endpoint: it must speak first")
     answer = ask_port(endpoint, UDP_PATIENCE, mark)
@@ -40,7 +41,7 @@ def ping_udp(endpoint: Endpoint | None, mark: int = 0) -> Layer:
     data = {"port": answer.text, "port_errno": answer.errno, "host_round_trip_ns": trip}
     text = f"{host}; port {endpoint.port}: {answer.text}"
     if not answer.errno:
-        return Layer("UDP", Status.OK, text, data)
+        return Layer("UDP", Status.UNCLEAR if trip is None else Status.OK, text, data)
     hint = "check routes, firewall and the endpoint's address"
     if answer.errno == ECONNREFUSED:
         hint = "nobody listens on this port: check the endpoint, and ListenPort at the peer"
@@ -144,8 +145,10 @@ def ping_interface(
     else:
         echo = _inner_of_host(interface, inner, count)
     after = _peer(interface, public_key)
-    lost = Counter(after.drops) - Counter(before.drops)
-    return [_session(after, lost), echo]
+    session = _session(after, Counter(after.drops) - Counter(before.drops))
+    if session.status is Status.FAILED and echo.status is Status.FAILED:
+        echo = replace(echo, hints=("there is no session to send through",))
+    return [session, echo]
 
 
 def _peer(interface: str, public_key: PublicKey) -> PeerSnapshot:

@@ -17,11 +17,17 @@ class Status(Enum):
     """How a layer did."""
 
     OK = "ok"
+    UNCLEAR = "unclear"
     FAILED = "failed"
     SKIPPED = "skipped"
 
 
-_COLOURS = {Status.OK: "green", Status.FAILED: "red", Status.SKIPPED: "yellow"}
+_COLOURS = {
+    Status.OK: "green",
+    Status.UNCLEAR: "yellow",
+    Status.FAILED: "red",
+    Status.SKIPPED: "yellow",
+}
 
 
 @dataclass(frozen=True, slots=True)

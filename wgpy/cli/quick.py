@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -133,12 +135,28 @@ def _rolled_back(tunnel: Tunnel) -> Iterator[None]:
 
 def _undo(tunnel: Tunnel) -> list[str]:
     """Undo what the ledger holds, hooks around it; returns what failed, and goes on."""
-    failures = tunnel.try_hooks("PreDown", tunnel.ledger.pre_down)
-    if tunnel.ledger.steps:
-        tunnel.say(f"ip link delete dev {tunnel.interface}")
-    failures += tunnel.ledger.undo()
-    _wait_gone(tunnel.interface)
-    return failures + tunnel.try_hooks("PostDown", tunnel.ledger.post_down)
+    with _uninterrupted():
+        failures = tunnel.try_hooks("PreDown", tunnel.ledger.pre_down)
+        if tunnel.ledger.steps:
+            tunnel.say(f"ip link delete dev {tunnel.interface}")
+        failures += tunnel.ledger.undo()
+        failures += _wait_gone(tunnel.interface)
+        return failures + tunnel.try_hooks("PostDown", tunnel.ledger.post_down)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """An impatient second Ctrl-C must not stop the undoing half-way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
 
 
 def resolve(endpoint: HostPort) -> Endpoint:
@@ -261,9 +279,12 @@ def take_down(tunnel: Tunnel) -> None:
         raise QuickError("\n".join([f"{tunnel.interface} is down, but:", *failures]))
 
 
-def _wait_gone(interface: str) -> None:
+def _wait_gone(interface: str) -> list[str]:
     """Wait until the data plane has noticed that its device is gone."""
     path = client.socket_path(interface)
     end = time.monotonic() + STOP_TIMEOUT
-    while path.exists() and time.monotonic() < end:
+    while path.exists():
+        if time.monotonic() > end:
+            return [f"{path} is still there: the data plane did not end"]
         time.sleep(0.02)
+    return []
