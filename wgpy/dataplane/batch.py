@@ -19,6 +19,7 @@ sessions, peers or IP.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from itertools import repeat
@@ -108,9 +109,11 @@ class Rows:
         self.sealed = [view[i + body : i + stride] for i in starts]
 
     def label(self, count: int, index: int, counter: int) -> None:
-        """Headers of messages 0 … count-1 with ascending counters from `counter`."""
+        """Headers and nonces of messages 0 … count-1, counters ascending from `counter`."""
         self.heads[:count] = message_head(index)
-        self.counters[:count] = ARANGE[:count] + np.uint64(counter)
+        nonces = self._nonces.counters[:count]
+        np.add(ARANGE[:count], np.uint64(counter), out=nonces)
+        self.counters[:count] = nonces
 
     def message(self, index: int, plain: int) -> tuple[memoryview, memoryview]:
         """Plaintext and ciphertext views of a message with `plain` bytes of plaintext."""
@@ -119,17 +122,25 @@ class Rows:
         return self._view[start:end], self._view[start : end + TAG_SIZE]
 
     def seal(self, encrypt_into: Callable[..., Any], count: int, last: int) -> memoryview:
-        """Seal `count` labelled messages in place; the last has `last` plaintext bytes.
+        """Seal `count` messages labelled just before; the last has `last` plaintext bytes.
 
         Returns the whole train.
         """
-        nonces = self._nonces
-        nonces.counters[:count] = self.counters[:count]
         plaintexts, sealed = self.plaintexts[:count], self.sealed[:count]
         if last != self.plain:
             plaintexts[-1], sealed[-1] = self.message(count - 1, last)
-        deque(map(encrypt_into, nonces.views, plaintexts, _NO_DATA, sealed), 0)
+        deque(map(encrypt_into, self._nonces.views, plaintexts, _NO_DATA, sealed), 0)
         return self._view[: (count - 1) * self.stride + last + TRANSPORT_OVERHEAD]
+
+    def expect(self, first: int, count: int, counter: int) -> bool:
+        """Make the nonces of `count` messages from `first`; whether they ascend from `counter`."""
+        nonces = self._nonces.counters[:count]
+        counters = self.counters[first : first + count]
+        np.add(ARANGE[:count], np.uint64(counter), out=nonces)
+        if nonces.tobytes() == counters.tobytes():
+            return True
+        nonces[:] = counters
+        return False
 
     def open(
         self,
@@ -141,23 +152,27 @@ class Rows:
     ) -> list[int]:
         """Open `count` messages from `first` in place; the last has `last` plaintext bytes.
 
+        To be called after `expect` for the same messages, which made the nonces.
         Returns the numbers of those that raised `failure`: their tag is wrong.
         """
-        end, nonces = first + count, self._nonces
-        nonces.counters[:count] = self.counters[first:end]
+        end, views = first + count, self._nonces.views
         plaintexts, sealed = self.plaintexts[first:end], self.sealed[first:end]
         if last != self.plain:
             plaintexts[-1], sealed[-1] = self.message(end - 1, last)
         done: list[Any] = []
         wrong: list[int] = []
-        views = nonces.views
-        while len(done) < count:
+        try:
+            done.extend(map(decrypt_into, views, sealed, _NO_DATA, plaintexts))
+            return wrong
+        except failure:
+            pass
+        while len(done) < count:  # One message has failed: go on behind it.
+            wrong.append(first + len(done))
+            done.append(None)
             at = len(done)
-            try:
+            with contextlib.suppress(failure):
                 done.extend(map(decrypt_into, views[at:], sealed[at:], _NO_DATA, plaintexts[at:]))
-            except failure:
-                wrong.append(first + len(done))
-                done.append(None)
+                break
         return wrong
 
 

@@ -8,12 +8,13 @@ packet that goes out alone is written from where it lies.
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from wgpy.dataplane.batch import ARANGE, Rows, Slab
+from wgpy.dataplane.batch import SLAB_SIZE, Rows, Slab
 from wgpy.dataplane.offload import NO_OFFLOAD, VNET_SIZE
 from wgpy.dataplane.offload_coalesce import Merger
 from wgpy.protocol import inbound
@@ -33,6 +34,10 @@ MAX_FLOWS: Final = 8192
 """Flows remembered; when there are more, all are forgotten and learnt anew."""
 
 BODY: Final = TRANSPORT_HEADER_SIZE
+
+_read_header: Final = struct.Struct("<QQ").unpack_from
+"""Type and index as one number (`batch.message_head`), and the counter."""
+_pack_nonce: Final = struct.Struct("<4xQ").pack
 
 
 class Train(Protocol):
@@ -91,7 +96,8 @@ class Ingress:
         self._slab = Slab()
         self._merger = Merger(udp=tun.udp_offload)
         self._flows: dict[bytes, Peer] = {}
-        self._known: tuple[object, int, int] = (None, 0, 0)
+        self._policy = engine.policy
+        self._policy_generation = self._allowed_generation = -1
 
     # 1. Receive.
 
@@ -101,10 +107,15 @@ class Ingress:
         if train is None:
             return
         size, stride, endpoint = train.size, train.stride, train.endpoint
-        if stride < TRANSPORT_OVERHEAD or size > stride * self._slab.rows(stride).room:
-            self._readable(0, size, max(stride, 1), endpoint, now)
-            return
         self._check_flows()
+        if size <= stride:
+            self._single(size, endpoint, now)
+        elif stride < TRANSPORT_OVERHEAD or size > SLAB_SIZE // 2:
+            self._readable(0, size, max(stride, 1), endpoint, now)
+        else:
+            self._train(size, stride, endpoint, now)
+
+    def _train(self, size: int, stride: int, endpoint: Endpoint, now: int) -> None:
         rows = self._slab.rows(stride)
         count = -(-size // stride)
         last = size - (count - 1) * stride - TRANSPORT_OVERHEAD
@@ -112,7 +123,16 @@ class Ingress:
             count -= 1
             self._readable(count * stride, size, stride, endpoint, now)
             last = rows.plain
-        self._split(rows, count, last, endpoint, now)
+        if count > rows.room:
+            self._readable(rows.room * stride, count * stride, stride, endpoint, now)
+            count, last = rows.room, rows.plain
+        # 2. Type and index: usually all the same.
+        head = self._slab.buffer[:8]
+        if rows.heads[:count].tobytes() == head * count:
+            run = Messages(rows, 0, count, last)
+            self._run(run, int.from_bytes(head, "little"), endpoint, now)
+        else:
+            self._split(rows, count, last, endpoint, now)
 
     def _readable(self, start: int, end: int, stride: int, source: Endpoint, now: int) -> None:
         """The engine's own path, datagram by datagram."""
@@ -126,48 +146,81 @@ class Ingress:
         )
         self._carry_out()
 
-    # 2. Type and index.
-
     def _split(self, rows: Rows, count: int, last: int, source: Endpoint, now: int) -> None:
         """Runs of messages with the same type and index."""
-        heads = rows.heads[:count]
-        bounds = [0, count]
-        if count > 1 and (heads != heads[0]).any():
-            bounds[1:1] = (np.flatnonzero(heads[1:] != heads[:-1]) + 1).tolist()
+        heads = rows.heads[:count].copy()
+        bounds = [0, *(np.flatnonzero(heads[1:] != heads[:-1]) + 1).tolist(), count]
         for first, end in itertools.pairwise(bounds):
             size = last if end == count else rows.plain
             self._run(Messages(rows, first, end - first, size), int(heads[first]), source, now)
 
     # 3. Session, age, counters.
 
-    def _run(self, run: Messages, head: int, source: Endpoint, now: int) -> None:
-        device, rows, first = self._device, run.rows, run.first
-        end = first + run.number
-        session = device.indices.get(head >> 32) if head & 0xFFFFFFFF == TYPE_TRANSPORT else None
-        counters = rows.counters[first:end]
+    def _session(self, head: int, greatest: int, now: int) -> Session | None:
+        """The session to open messages of this type and index with; None: do not open."""
+        device = self._device
+        if head & 0xFFFFFFFF != TYPE_TRANSPORT or not device.up:
+            return None
+        session = device.indices.get(head >> 32)
         if (
             not isinstance(session, Session)
-            or not device.up
             or session.expired(now, device.parameters)
-            or int(counters.max()) >= device.parameters.reject_after_messages
+            or greatest >= device.parameters.reject_after_messages
         ):
-            stop = (end - 1) * rows.stride + run.last + TRANSPORT_OVERHEAD
-            self._readable(first * rows.stride, stop, rows.stride, source, now)
+            return None
+        return session
+
+    def _run(self, run: Messages, head: int, source: Endpoint, now: int) -> None:
+        rows, first, count, last = run
+        counters = rows.counters[first : first + count]
+        start = int(counters[0])
+        ascending = rows.expect(first, count, start)
+        greatest = start + count - 1 if ascending else int(counters.max())
+        session = self._session(head, greatest, now)
+        if session is None:
+            stride = rows.stride
+            stop = (first + count - 1) * stride + last + TRANSPORT_OVERHEAD
+            self._readable(first * stride, stop, stride, source, now)
             return
         # 4. Open.
         decrypt_into = cast(OpenSslAead, session.receiver).cipher.decrypt_into
-        wrong = rows.open(decrypt_into, first, run.number, run.last, TagMismatch)
+        wrong = rows.open(decrypt_into, first, count, last, TagMismatch)
         # 5. The replay window.
-        start = int(counters[0])
-        ascending = (
-            not wrong
-            and int(counters[-1]) - start == run.number - 1
-            and bool((counters == ARANGE[: run.number] + np.uint64(start)).all())
-        )
-        if ascending and session.window.accept_run(start, run.number):
+        if ascending and not wrong and session.window.accept_run(start, count):
             self._accepted(session, run, source, now)
         else:
             self._one_by_one(session, run, frozenset(wrong), source, now)
+
+    def _single(self, size: int, source: Endpoint, now: int) -> None:
+        """Steps 2 to 6 for a datagram that came alone."""
+        slab = self._slab
+        session: Session | None = None
+        if size >= TRANSPORT_OVERHEAD:
+            head, counter = _read_header(slab.buffer)
+            session = self._session(head, counter, now)
+        if session is None:
+            self._readable(0, size, max(size, 1), source, now)
+            return
+        device, peer = self._device, session.peer
+        plain = size - TRANSPORT_OVERHEAD
+        sealed = slab.view[BODY:size]
+        reason: DropReason | None
+        try:
+            cast(OpenSslAead, session.receiver).cipher.decrypt_into(
+                _pack_nonce(counter), sealed, None, sealed[:plain]
+            )
+            reason = session.window.accept(counter)
+        except TagMismatch:
+            reason = DropReason.TAG_INVALID
+        if reason is not None:
+            device.drop(reason, now, peer=peer, endpoint=source, size=size)
+            return
+        inbound.authenticated(device, session, source, size, now)
+        if plain:
+            inbound.content_received(device, peer, now)
+            self._deliver_alone(peer, BODY, plain, now)
+        else:
+            device.events.append(KeepaliveReceived(now, peer.public_key))
 
     def _one_by_one(
         self,
@@ -200,28 +253,34 @@ class Ingress:
 
     def _accepted(self, session: Session, run: Messages, source: Endpoint, now: int) -> None:
         """The books of authentic, fresh messages; then deliver them."""
-        device, peer, rows = self._device, session.peer, run.rows
-        total = (run.number - 1) * rows.stride + run.last + TRANSPORT_OVERHEAD
+        device, peer = self._device, session.peer
+        rows, first, count, last = run
+        total = (count - 1) * rows.stride + last + TRANSPORT_OVERHEAD
         inbound.authenticated(device, session, source, total, now)
-        count, last = run.number, run.last
         if last == 0:  # A keepalive; if rows.plain is 0, all of them are.
             keepalives = count if rows.plain == 0 else 1
             device.events.extend([KeepaliveReceived(now, peer.public_key)] * keepalives)
-            count, last = count - keepalives, rows.plain
+            count -= keepalives
             if count == 0:
                 return
-        peer.timers.data_received(now)
-        device.reschedule(peer)
-        self._deliver(peer, Messages(rows, run.first, count, last), now)
+            run = Messages(rows, first, count, rows.plain)
+        inbound.content_received(device, peer, now)
+        self._deliver(peer, run, now)
 
     # 6. Inner source and policy, per flow.
 
     def _check_flows(self) -> None:
         """Forget what was learnt before the policy or the allowed IPs changed."""
         device = self._device
-        known = (device.policy, device.policy.generation, device.allowed_ips.generation)
-        if known != self._known:
-            self._known = known
+        policy = device.policy
+        if (
+            device.allowed_ips.generation != self._allowed_generation
+            or policy.generation != self._policy_generation
+            or policy is not self._policy
+        ):
+            self._allowed_generation = device.allowed_ips.generation
+            self._policy_generation = policy.generation
+            self._policy = policy
             self._flows.clear()
 
     def _allowed(self, packet: memoryview, peer: Peer) -> int:
@@ -264,23 +323,25 @@ class Ingress:
 
     def _deliver(self, peer: Peer, run: Messages, now: int) -> None:
         """Write the packets to the TUN device, merged where that is exact."""
-        rows, at, end = run.rows, run.first, run.first + run.number
+        rows, at, count, last = run
+        end = at + count
         while at < end:
-            used = 1
-            merged: memoryview | None = None
+            used, merged = 1, None
             if end - at > 1 and self._allowed(rows.plaintexts[at], peer):
-                used, merged = self._merger.merge(rows, at, end - at, run.last)
+                used, merged = self._merger.merge(rows, at, end - at, last)
             if merged is not None:
                 self._device.delivered.add(used, len(merged) - VNET_SIZE)
                 if not self._write(merged):
                     self._refused(used, now)
             else:
                 for index in range(at, at + used):
-                    self._deliver_alone(peer, rows, index, run.size(index), now)
+                    size = last if index == end - 1 else rows.plain
+                    self._deliver_alone(peer, index * rows.stride + BODY, size, now)
             at += used
 
-    def _deliver_alone(self, peer: Peer, rows: Rows, index: int, size: int, now: int) -> None:
-        slab, start = self._slab, index * rows.stride + BODY
+    def _deliver_alone(self, peer: Peer, start: int, size: int, now: int) -> None:
+        """A packet of `size` bytes, padding included, at `start` of the slab."""
+        slab = self._slab
         packet = slab.view[start : start + size]
         total = self._allowed(packet, peer)
         if not total:

@@ -43,6 +43,7 @@ from wgpy.protocol.packet import read_addresses
 from wgpy.protocol.peer import Peer
 from wgpy.protocol.policy import Action, Buffer
 from wgpy.protocol.session import Session
+from wgpy.protocol.timers import Timer
 
 
 def receive_datagram(device: Device, datagram: Datagram, now: int) -> None:
@@ -234,8 +235,7 @@ def receive_transport(device: Device, data: Buffer, source: Endpoint, now: int) 
     if not plaintext:
         device.events.append(KeepaliveReceived(now, peer.public_key))
         return
-    peer.timers.data_received(now)
-    device.reschedule(peer)
+    content_received(device, peer, now)
     deliver(device, peer, plaintext, now)
 
 
@@ -291,7 +291,15 @@ def heard(device: Device, peer: Peer, source: Endpoint, size: int, now: int) -> 
         if old is None or old.without_source() != source.without_source():
             device.events.append(EndpointMoved(now, peer.public_key, old, source))
     peer.timers.authenticated_received(now)
-    device.reschedule(peer)
+    if peer.timers.persistent_interval:
+        device.reschedule(peer)
+
+
+def content_received(device: Device, peer: Peer, now: int) -> None:
+    """Some of what `peer` sent was more than a keepalive: answer in time (§6.5)."""
+    if not peer.timers.is_set(Timer.KEEPALIVE):
+        peer.timers.data_received(now)
+        device.reschedule(peer)
 
 
 def _install(

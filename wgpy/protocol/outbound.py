@@ -102,10 +102,13 @@ def seal(device: Device, session: Session, packet: bytes, now: int) -> None:
 def note_sent(device: Device, peer: Peer, size: int, now: int, *, content: bool) -> None:
     """Transport messages of `size` bytes in all left to `peer`; `content` if not all empty."""
     peer.tx_bytes += size
-    peer.timers.authenticated_sent(now)
-    if content and not peer.timers.is_set(Timer.NEW_HANDSHAKE):
-        peer.timers.data_sent(now, device.jitter())
-    device.reschedule(peer)
+    timers = peer.timers
+    timers.authenticated_sent(now)
+    if content and not timers.is_set(Timer.NEW_HANDSHAKE):
+        timers.data_sent(now, device.jitter())
+        device.reschedule(peer)
+    elif timers.persistent_interval:
+        device.reschedule(peer)
 
 
 def send_keepalive(device: Device, peer: Peer, now: int) -> None:
