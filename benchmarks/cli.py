@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from benchmarks.model import Recording
 
 
+INTERRUPTED = "interrupted: the recording is incomplete"
+
+
 @click.group()
 def bench() -> None:
     """Measure wgpy, and any other WireGuard beside it."""
@@ -48,6 +51,8 @@ def finish(recording: Recording, out: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(recording.to_json(), nl=False)
     click.echo(f"written: {folder}/result.json, report.html and plots", err=True)
+    if INTERRUPTED in recording.notes:
+        raise SystemExit(128 + signal.SIGINT)
 
 
 def default_folder(kind: str) -> Path:
@@ -98,7 +103,7 @@ def system(out: Path | None, as_json: bool, **chosen: Any) -> None:
         with Progress(options.steps, quiet=as_json) as progress:
             whole.measure(options, recording, progress)
     except KeyboardInterrupt:
-        recording.notes.append("interrupted: the recording is incomplete")
+        recording.notes.append(INTERRUPTED)
     if not recording.samples:
         raise click.ClickException("; ".join(recording.notes) or "nothing was measured")
     finish(recording, out, as_json)
@@ -224,7 +229,7 @@ def scale(
             with Progress(floods_plan.steps, quiet=as_json) as progress:
                 flood.measure(floods_plan, recording, progress)
         except KeyboardInterrupt:
-            recording.notes.append("interrupted: the recording is incomplete")
+            recording.notes.append(INTERRUPTED)
     finish(recording, out, as_json)
 
 
@@ -257,7 +262,7 @@ def strict(
             with Progress(options.steps, quiet=as_json) as progress:
                 table.measure_tunnels(options, recording, progress)
         except KeyboardInterrupt:
-            recording.notes.append("interrupted: the recording is incomplete")
+            recording.notes.append(INTERRUPTED)
     finish(recording, out, as_json)
 
 
@@ -323,13 +328,17 @@ def docs(files: tuple[Path, ...], page: Path) -> None:
     """Write the figures of recordings into a page, between its markers."""
     from benchmarks.docs import PageError, fill
 
+    recordings = [read(file) for file in files]
     try:
-        text, left = fill(page.read_text(), [read(file) for file in files])
+        text, left = fill(page.read_text(), recordings)
     except PageError as error:
         raise click.ClickException(f"{page}: {error}") from error
     page.write_text(text)
     rest = f"; left as they were: {', '.join(left)}" if left else ""
     click.echo(f"written: {page}{rest}", err=True)
+    for file, recording in zip(files, recordings, strict=True):
+        if disturbed := len(recording.disturbed()):
+            click.echo(f"{file}: {disturbed} values were disturbed by other load", err=True)
 
 
 def read(file: Path) -> Recording:

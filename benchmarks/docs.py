@@ -2,8 +2,8 @@
 
 ``<!-- figures: NAME -->`` and ``<!-- end of figures -->`` enclose what this module
 writes, so that every number of the page comes from a recording and none from a hand.
-Names: ``targets``, ``environment``, and a recording's kind, for ``system`` and others
-with settings also ``system-free``.
+Names: ``targets``, ``environment``, a recording's kind for all of its tables, and
+``system-free``, ``system-pinned``, ``system-plain`` (what no setting applies to) for one.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def _blocks(recordings: Sequence[Recording]) -> dict[str, str]:
         tables = result_tables(recording)
         texts[recording.kind] = "\n".join(_titled(table) for table in tables)
         for setting in recording.settings():
-            mine = [t for t in tables if setting and t.title == f"{recording.kind}, {setting}"]
+            title = f"{recording.kind}, {setting}" if setting else recording.kind
+            mine = [table for table in tables if table.title == title]
             if mine:
-                texts[f"{recording.kind}-{setting}"] = mine[0].markdown()
+                texts[f"{recording.kind}-{setting or 'plain'}"] = mine[0].markdown()
         machines.append(_titled(_machine(recording)))
     texts["environment"] = "\n".join(machines)
     return texts

@@ -25,6 +25,8 @@ def three(value: float) -> str:
     """Three significant digits, never in exponents below a million."""
     if value == 0:
         return "0"
+    if abs(value) < 1000:
+        value = float(f"{value:.3g}")  # so that 99.996 counts as 100
     size = abs(value)
     if size >= 100:
         return f"{value:,.0f}"

@@ -220,6 +220,19 @@ def test_a_page_without_markers_is_refused() -> None:
         fill("# nothing here\n", [recordings.system()])
 
 
+def test_what_no_setting_applies_to_has_a_name_too() -> None:
+    page = "<!-- figures: scale-plain -->\n<!-- end of figures -->"
+    text, left = fill(page, [recordings.scale()])
+    assert left == [] and "| handshakes.answered | 5 k/s |" in text
+
+
+def test_the_projects_own_page_can_be_filled() -> None:
+    page = Path(__file__).parents[2] / "docs" / "performance.md"
+    text, left = fill(page.read_text(), [recordings.system(), recordings.scale()])
+    assert "| TCP throughput | tcp1-up.goodput (free) | ≥ 8 × | 9 × | hit |" in text
+    assert set(left) == {"pipeline", "micro", "strict", "system-plain"}
+
+
 def test_cells_do_not_break_the_markdown_table() -> None:
     text, _ = fill("<!-- figures: environment -->\n<!-- end of figures -->", [recordings.system()])
     assert "| cpu | A \\| B |" in text
