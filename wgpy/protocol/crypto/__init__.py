@@ -2,7 +2,7 @@
 
 `openssl` is the default, `sodium` a second production library, `reference` the RFCs
 written out in plain Python (`wgpy.protocol.reference`).  All three give the same bytes.
-This package is the only importer of ``cryptography``, ``nacl``, ``hashlib`` and ``hmac``.
+This package is the only importer of ``cryptography``, ``nacl`` and ``hashlib``.
 
 Invariants: a tag that does not fit is a value (None), a Diffie-Hellman result of zero is
 `LowOrderError`, a secret is never in a repr.  What to hash and encrypt, and in which
