@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
 from wgpy.linux.netlink import Network, NetworkError, Rule
 from wgpy.linux.uapi_socket import SOCKET_FOLDER
 
@@ -44,13 +46,18 @@ class Ledger:
 
     @classmethod
     def load(cls, interface: str) -> Ledger | None:
-        """The ledger of an interface that `wgpy up` made; None when it made none."""
+        """The ledger of an interface that `wgpy up` made; None when it made none.
+
+        Raises ClickException for a file that is no ledger.
+        """
+        path = cls.path(interface)
         try:
-            return cls(**json.loads(cls.path(interface).read_text()))
+            return cls(**json.loads(path.read_text()))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
-            raise NetworkError(f"{cls.path(interface)} is damaged: {error}") from error
+            message = f"{path} is damaged: remove it, and undo by hand what it should have listed"
+            raise click.ClickException(message) from error
 
     def record(self, kind: str, *arguments: Any) -> None:
         """Remember a change that was made."""
