@@ -41,9 +41,9 @@ def labs() -> list[Lab]:
 
 def find(name: str) -> Path:
     """The topology file of a lab, or the file of that name.  Raises `TopologyError`."""
-    for lab in labs():
-        if lab.name == name:
-            return lab.topology
+    inside = FOLDER / f"{name}.yaml"
+    if inside.parent == FOLDER and inside.exists():
+        return inside
     path = Path(name)
     if path.exists():
         return path

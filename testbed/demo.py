@@ -10,25 +10,32 @@ import click
 
 from testbed import privileges
 from testbed.cluster import ClusterError
+from testbed.control import ControlFailed
 from testbed.dataplane import DataPlaneError
 from testbed.demo_light import first_light
-from testbed.demo_simulated import first_light_simulated
+from testbed.demo_simulated import first_light_simulated, strict_story_simulated
+from testbed.demo_strict import strict_story
 from testbed.demo_view import Story
 from testbed.namespaces import NamespaceError
 from testbed.sniffer import SnifferBlind
 
+FAILURES = (
+    ClusterError, ControlFailed, DataPlaneError, NamespaceError, SnifferBlind, TimeoutError,
+)  # fmt: skip
 HINTS = [
-    "wgpy testbed labs               labs to play with: the leak, strict mode, roaming …",
-    "wgpy testbed up firstlight      the two machines of this demo, to keep",
-    "wgpy testbed exec alpha wg      or any other command in there",
-    "wgpy testbed capture            the eavesdropper's view",
+    "wgpy testbed labs                   labs to play with: the leak, roaming, spoofing …",
+    "wgpy testbed up leak                this demo's cluster, to keep",
+    "wgpy testbed exec alpha wg          or any other command in there",
+    "wgpy testbed capture                the eavesdropper's view",
+    "wgpy testbed publish beta           let the others discover a node",
+    "docs/strict-mode.md                 what is decided, by which row of which table",
 ]
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.option("--simulate", is_flag=True, help="In the simulator, even where TUN works.")
-@click.option("--seconds", default=2, show_default=True, help="Length of each iperf3 run.")
+@click.option("--seconds", default=1, show_default=True, help="Length of each iperf3 run.")
 def demo(as_json: bool, simulate: bool, seconds: int) -> None:
     """See WireGuard work, and strict mode hold, in under a minute."""
     story = Story(as_json=as_json)
@@ -41,11 +48,13 @@ def demo(as_json: bool, simulate: bool, seconds: int) -> None:
     try:
         if simulate:
             first_light_simulated(story)
+            strict_story_simulated(story)
         else:
             if privileges.inside_user_namespace():
                 story.say("[yellow]Not root: everything runs in a user namespace of its own.[/]")
             first_light(story, seconds=seconds)
-    except (ClusterError, DataPlaneError, NamespaceError, SnifferBlind) as error:
+            strict_story(story, seconds=seconds)
+    except FAILURES as error:
         raise click.ClickException(str(error)) from error
     story.finish(HINTS)
 

@@ -1,11 +1,18 @@
-"""The demo's first part where no TUN device can be had: the same engines in virtual time."""
+"""The demo where no TUN device can be had: the same engines and table in virtual time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+from strict.nodes import Node as ClusterNode
+from strict.settings import Mode, TableConfig
+from strict.table import StrictTable
 from testbed.demo_light import SECRET
 from testbed.demo_view import Story, describe_message
 from wgpy.protocol.constants import NS
-from wgpy.protocol.endpoint import Endpoint, format_address
+from wgpy.protocol.drops import DropReason
+from wgpy.protocol.endpoint import Endpoint, Prefix, format_address
 from wgpy.sim.ping import Echo
 from wgpy.sim.world import Node, World
 
@@ -57,3 +64,70 @@ def first_light_simulated(story: Story) -> None:
     story.result("all that crossed the wire", f"{len(world.seen)} datagrams, {readable} readable",
                  readable == 0)  # fmt: skip
     story.note(simulated=True, pings=answered, readable_frames=readable)
+
+
+def strict_story_simulated(story: Story, *, packets: int = 5) -> None:
+    """The leak, strict mode and discovery, with the table in front of alpha's engine."""
+    world = WatchedWorld(seed=2)
+    alpha, beta = world.add("alpha"), world.add("beta")
+    settings = TableConfig(
+        node="alpha", mode=Mode.DEFAULT, pod_cidrs=(Prefix.parse("10.0.0.0/8"),)
+    )
+    table = StrictTable(settings)
+    alpha.engine.policy = table
+
+    def talk() -> list[bytes]:
+        """Some packets to beta's pod; what comes back from the engine unencrypted."""
+        readable: list[bytes] = []
+        for number in range(packets):
+            echo = Echo(alpha.inner, beta.inner, number, False, SECRET * 3)
+            alpha.engine.send([echo.encode()], now=alpha.now)
+            readable += map(bytes, alpha.engine.pull_plaintext())
+            alpha.flush()
+        world.run_for(SECOND)
+        return readable
+
+    _simulated_modes(story, world, alpha, table, settings, talk)
+    story.step("The nodes discover each other")
+    table.upsert_node(ClusterNode(
+        "beta", (beta.address.ip,), beta.public_key, (Prefix(beta.inner, 32),)
+    ))  # fmt: skip
+    world.join(alpha, beta)
+    before = len(world.seen)
+    readable = talk()
+    sealed = [data for _at, name, data in world.seen[before:] if name == "alpha" and data[0] == 4]
+    story.say(f"{len(sealed)} data messages, {len(readable)} packets in plaintext")
+    story.result("strict mode, destination discovered",
+                 f"{len(sealed)} encrypted, {len(readable)} in plaintext",
+                 not readable and bool(sealed))  # fmt: skip
+    story.note(discovered_plaintext=len(readable), discovered_encrypted=len(sealed))
+
+
+def _simulated_modes(
+    story: Story,
+    world: WatchedWorld,
+    alpha: Node,
+    table: StrictTable,
+    settings: TableConfig,
+    talk: Callable[[], list[bytes]],
+) -> None:
+    story.step("Default mode: a pod talks to a pod that its node has not discovered")
+    readable = talk()
+    story.say(f"given back to the host unencrypted: [bold red]{len(readable)} packets[/]")
+    if readable:
+        story.dump("one of them:", readable[0], SECRET)
+    story.result("default mode, destination undiscovered",
+                 f"{len(readable)} packets in PLAINTEXT", False)  # fmt: skip
+    story.note(default_plaintext=len(readable))
+    story.step("Strict mode: the same again")
+    table.configure(replace(settings, mode=Mode.STRICT))
+    sent = len(world.seen)
+    before = alpha.engine.drops.get(DropReason.UNENCRYPTED_TRAFFIC, 0)
+    readable = talk()
+    dropped = alpha.engine.drops.get(DropReason.UNENCRYPTED_TRAFFIC, 0) - before
+    on_wire = len(readable) + len(world.seen) - sent
+    story.say(f"[bold green]{on_wire} packets[/] leave, {dropped} dropped UNENCRYPTED_TRAFFIC")
+    story.result("strict mode, destination undiscovered",
+                 f"{on_wire} on the wire, {dropped} dropped UNENCRYPTED_TRAFFIC",
+                 on_wire == 0 and dropped > 0)  # fmt: skip
+    story.note(strict_plaintext=on_wire, strict_dropped=dropped)
