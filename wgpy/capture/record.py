@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -26,10 +27,10 @@ from wgpy.capture import keylog, pcapng
 from wgpy.capture.link import RAW, Udp, udp_packet
 from wgpy.dataplane.device import Interface
 from wgpy.dataplane.device import Path as DataPath
-from wgpy.protocol.constants import NS
+from wgpy.protocol.constants import NS, TYPE_INITIATION, TYPE_RESPONSE
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.device import HandshakeKeys
-from wgpy.protocol.endpoint import Endpoint
+from wgpy.protocol.endpoint import Endpoint, format_address, parse_address
 from wgpy.protocol.events import Direction, Event, PacketDropped
 from wgpy.protocol.policy import Buffer
 
@@ -38,9 +39,10 @@ OUTER: Final = 1
 FLUSH_INTERVAL: Final = NS // 5
 """How old what a reader of the growing file sees may be."""
 REMEMBERED_HANDSHAKES: Final = 1024
-"""Handshakes whose keys are repeated at the start of the next file after a rotation."""
+"""Handshakes that are repeated, with their keys, at the start of the next file after a
+rotation: without them nobody could open the data that follows."""
+_HANDSHAKE_TYPES: Final = (bytes([TYPE_INITIATION]), bytes([TYPE_RESPONSE]))
 _VNET_SIZE: Final = 10
-_ANYWHERE: Final = {4: bytes(4), 16: bytes(16)}
 
 
 @dataclass(slots=True)
@@ -74,8 +76,9 @@ class Recorder:
         self._wall = wall
         self._rotate = rotate
         self._statics = ""
-        self._handshakes: deque[str] = deque(maxlen=REMEMBERED_HANDSHAKES)
+        self._handshakes: deque[bytes] = deque(maxlen=3 * REMEMBERED_HANDSHAKES)
         self._pending: list[_Pending] = []
+        self._local_ips: dict[bytes, bytes] = {}
         self._rotations = 0
         self._flushed = wall()
         self._size = 0
@@ -90,12 +93,26 @@ class Recorder:
 
     def outer(self, data: Buffer, endpoint: Endpoint, port: int, *, sent: bool) -> None:
         """A datagram passed the UDP socket, which listens on `port`."""
-        local = Endpoint(endpoint.local_ip or _ANYWHERE[len(endpoint.ip)], port)
+        local = Endpoint(endpoint.local_ip or self._local_ip(endpoint), port)
         remote = endpoint.without_source()
         payload = bytes(data)
         datagram = Udp(local, remote, payload) if sent else Udp(remote, local, payload)
         frame = _Pending(OUTER, self._wall(), udp_packet(datagram), len(payload), remote)
         self._pending.append(frame)
+        if self._rotate and payload[:1] in _HANDSHAKE_TYPES:
+            note = "repeated from the file before"
+            self._handshakes.append(pcapng.packet(OUTER, frame.at, frame.data, [note]))
+
+    def _local_ip(self, endpoint: Endpoint) -> bytes:
+        """The address that the kernel sends from to a peer that was not heard yet.
+
+        Wireshark joins a response to its initiation by their addresses, so a guess would
+        keep the tunnel closed.
+        """
+        known = self._local_ips.get(endpoint.ip)
+        if known is None:
+            known = self._local_ips[endpoint.ip] = _route_source(endpoint)
+        return known
 
     def dropped(self, event: PacketDropped) -> None:
         """Comment the frame that was dropped; a packet that only its head is known of gets one."""
@@ -111,10 +128,11 @@ class Recorder:
 
     def handshake(self, keys: HandshakeKeys) -> None:
         """Keys of a handshake; they come before the frames they open."""
-        text = keylog.format_handshake(keys)
-        self._handshakes.append(text)
+        secrets = pcapng.secrets(keylog.format_handshake(keys))
+        if self._rotate:
+            self._handshakes.append(secrets)
         self._flush_frames()
-        self._write(pcapng.secrets(text))
+        self._write(secrets)
 
     def configured(self, private: bytes | None, publics: Iterable[bytes]) -> None:
         """The device's own key and its peers; open initiations to it."""
@@ -151,9 +169,9 @@ class Recorder:
         )
         start += pcapng.interface(RAW, "inner", "what the host sends and receives")
         start += pcapng.interface(RAW, "outer", "what the UDP socket carries")
-        for secrets in (self._statics, *self._handshakes):
-            if secrets:
-                start += pcapng.secrets(secrets)
+        if self._statics:
+            start += pcapng.secrets(self._statics)
+        start += b"".join(self._handshakes)
         file.write(start)
         file.flush()
         self._size = len(start)
@@ -198,6 +216,17 @@ class Recorder:
             return False
         self._size += len(block)
         return True
+
+
+def _route_source(endpoint: Endpoint) -> bytes:
+    """Ask the routing table by connecting a UDP socket, which sends nothing."""
+    family = socket.AF_INET6 if len(endpoint.ip) == 16 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((format_address(endpoint.ip), endpoint.port or 9))
+            return parse_address(probe.getsockname()[0].partition("%")[0])
+    except OSError:
+        return bytes(len(endpoint.ip))
 
 
 def _is_about(event: PacketDropped, frame: _Pending) -> bool:
