@@ -136,7 +136,7 @@ class _SetParser:
         self.device: dict[str, Any] = {}
         self.peer: dict[str, Any] | None = None
         self.allowed_ips: list[AllowedIp] = []
-        self.peers: dict[PublicKey, PeerChange] = {}
+        self.peers: list[PeerChange] = []
 
     def take(self, key: str, value: str) -> None:
         if key == "allowed_ip" and self.peer is not None:
@@ -163,20 +163,17 @@ class _SetParser:
 
     def _open_peer(self, public_key: PublicKey) -> None:
         self._close_peer()
-        if public_key in self.peers:
-            raise _BadValue("this public key came before in the same message")
         self.peer = {"public_key": public_key}
 
     def _close_peer(self) -> None:
         if self.peer is not None:
-            change = PeerChange(**self.peer, allowed_ips=tuple(self.allowed_ips))
-            self.peers[change.public_key] = change
+            self.peers.append(PeerChange(**self.peer, allowed_ips=tuple(self.allowed_ips)))
             self.peer = None
             self.allowed_ips = []
 
     def finish(self) -> DeviceChange:
         self._close_peer()
-        return DeviceChange(**self.device, peers=tuple(self.peers.values()))
+        return DeviceChange(**self.device, peers=tuple(self.peers))
 
 
 def parse_set(message: str | Iterable[str]) -> DeviceChange:

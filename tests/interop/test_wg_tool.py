@@ -149,6 +149,27 @@ def test_set_one_thing_after_the_other(twins):
     assert len(twins.same()) == 2
 
 
+def test_one_peer_twice_in_one_message(twins):
+    """Applied in order, as separate messages would be."""
+    twins.tell(
+        "set",
+        "IFACE",
+        "peer",
+        PUBLIC[1],
+        "allowed-ips",
+        "10.0.0.0/8",
+        "persistent-keepalive",
+        "5",
+        "peer",
+        PUBLIC[1],
+        "allowed-ips",
+        "10.1.0.0/16",
+    )
+    assert len(twins.same()) == 2
+    twins.tell("set", "IFACE", "peer", PUBLIC[1], "remove", "peer", PUBLIC[1])
+    assert len(twins.same()) == 2
+
+
 def test_syncconf_leaves_a_running_session_alone(lab, tmp_path):
     left, right = make_ends(lab, "py", "go")
     connect(left, right)

@@ -130,7 +130,6 @@ def test_nothing_is_said_of_what_is_not_mentioned() -> None:
         (f"public_key={A}\nallowed_ip=fd00::/129", EINVAL),
         (f"public_key={A}\nallowed_ip=--10.0.0.0/8", EINVAL),
         (f"public_key={A}\nallowed_ip=10.0.0.0/" + "1" * 5000, EINVAL),
-        (f"public_key={A}\npublic_key={B}\npublic_key={A}", EINVAL),
     ],
 )
 def test_a_bad_line_is_refused_with_its_number_and_errno(line: str, number: int) -> None:

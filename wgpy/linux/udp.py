@@ -58,7 +58,7 @@ class LinuxUdp:
         self.port = 0
         self.mark = 0
         self._sockets: tuple[socket.socket, ...] = ()
-        self._sockets_in_turn = self._sockets
+        self._sockets_in_turn: tuple[socket.socket, ...] = ()
         self._lost_sources: set[bytes] = set()
         self._buffer = bytearray(MAX_DATAGRAM)
 
