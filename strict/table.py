@@ -131,7 +131,7 @@ class StrictTable:
             return Decision(Rule.NOT_LOADED, NOT_LOADED, "the table: no settings were loaded yet")
         kind, source_kind = self.kind(destination), self.kind(source)
         place = self._place(destination, kind)
-        if place.node is not None and place.node.name == config.node:
+        if config.node in (place.reference, place.node and place.node.name):
             return _decision(Rule.LOCAL, PLAINTEXT, place)
         if kind is Kind.NODE or (source_kind is Kind.NODE and _is_inside(kind, place)):
             if source_kind is Kind.WORLD:
