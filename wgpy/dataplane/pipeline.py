@@ -24,7 +24,7 @@ in, `Ingress` (`pipeline_in`)
 Both paths share the engine's state and its bookkeeping; every decision that is not
 "as before, for a flow that is known" is made by the engine's readable code.
 
-Fair: one turn takes at most one super-packet or `TURN` packets from one side, then
+Fair: one turn takes at most a few super-packets or `TURN` packets from one side, then
 the loop looks at everything else.  Bounded: all buffers are made once.  In overload the
 *newest* packets are lost, where they would have to wait: in the TUN device's queue
 (the interface's TX drops) and in the UDP socket's (`DropReason.UDP_OVERFLOW`); packets

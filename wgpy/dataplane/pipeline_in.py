@@ -33,6 +33,10 @@ from wgpy.protocol.session import Session
 MAX_FLOWS: Final = 8192
 """Flows remembered; when there are more, all are forgotten and learnt anew."""
 
+MAX_LONG: Final = 4
+LONG: Final = 1 << 15
+"""Trains of at least this size, in bytes, are taken one after the other in one turn."""
+
 BODY: Final = TRANSPORT_HEADER_SIZE
 
 _read_header: Final = struct.Struct("<QQ").unpack_from
@@ -102,18 +106,21 @@ class Ingress:
     # 1. Receive.
 
     def turn(self, fd: int, now: int) -> None:
-        """One train."""
-        train = self._udp.receive_train(fd, self._slab.buffer)
-        if train is None:
-            return
-        size, stride, endpoint = train.size, train.stride, train.endpoint
+        """What waits at one socket: one train, or some long ones that follow each other."""
         self._check_flows()
-        if size <= stride:
-            self._single(size, endpoint, now)
-        elif stride < TRANSPORT_OVERHEAD or size > SLAB_SIZE // 2:
-            self._readable(0, size, max(stride, 1), endpoint, now)
-        else:
-            self._train(size, stride, endpoint, now)
+        for _ in range(MAX_LONG):
+            train = self._udp.receive_train(fd, self._slab.buffer)
+            if train is None:
+                return
+            size, stride, endpoint = train.size, train.stride, train.endpoint
+            if size <= stride:
+                self._single(size, endpoint, now)
+            elif stride < TRANSPORT_OVERHEAD or size > SLAB_SIZE // 2:
+                self._readable(0, size, max(stride, 1), endpoint, now)
+            else:
+                self._train(size, stride, endpoint, now)
+            if size < LONG:
+                return
 
     def _train(self, size: int, stride: int, endpoint: Endpoint, now: int) -> None:
         rows = self._slab.rows(stride)

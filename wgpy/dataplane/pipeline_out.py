@@ -50,6 +50,8 @@ from wgpy.protocol.session import Session
 
 TURN: Final = 64
 """Packets read in one turn."""
+MAX_SUPERS: Final = 4
+"""Super-packets sent in one turn, while they follow each other."""
 MIN_RUN: Final = 4
 """Equal packets from which on array operations are cheaper than one by one."""
 MAX_FLOWS: Final = 8192
@@ -115,17 +117,22 @@ class Egress:
         self._segmenter = Segmenter()
         self._splitter = Splitter()
         self._flows: dict[bytes, Peer] = {}
-        self._known: tuple[object, int, int] = (None, 0, 0)
+        self._policy = engine.policy
+        self._policy_generation = self._allowed_generation = -1
         self._sent: dict[Peer, int] = {}
         self._refused = 0
 
     def turn(self, now: int) -> None:
         """Read what is ready (1), send it, keep the books (7)."""
-        sizes = self._read()
         self._check_flows()
-        at = 0
-        while at < len(sizes):
-            at = self._dispatch(at, sizes, now)
+        large = self._tun.mtu
+        for _ in range(MAX_SUPERS):
+            sizes = self._read()
+            at = 0
+            while at < len(sizes):
+                at = self._dispatch(at, sizes, now)
+            if not sizes or sizes[-1] <= large:
+                break
         if self._sent:
             self._keep_books(now)
 
@@ -152,9 +159,15 @@ class Egress:
     def _check_flows(self) -> None:
         """Forget what was learnt before the policy or the allowed IPs changed."""
         device = self._device
-        known = (device.policy, device.policy.generation, device.allowed_ips.generation)
-        if known != self._known:
-            self._known = known
+        policy = device.policy
+        if (
+            device.allowed_ips.generation != self._allowed_generation
+            or policy.generation != self._policy_generation
+            or policy is not self._policy
+        ):
+            self._allowed_generation = device.allowed_ips.generation
+            self._policy_generation = policy.generation
+            self._policy = policy
             self._flows.clear()
 
     def _key(self, start: int, size: int) -> bytes | None:
