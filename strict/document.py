@@ -211,6 +211,7 @@ def _toml_lines(text: str) -> dict[Key, int]:
         if header := _TOML_HEADER.match(line):
             parts = tuple(part.strip().strip("\"'") for part in header[2].split("."))
             if header[1] == "[[":
+                lines.setdefault(parts, number)
                 counts[header[2]] = counts.get(header[2], -1) + 1
                 table = (*parts, counts[header[2]])
             else:
