@@ -101,6 +101,13 @@ def test_interfaces_and_fields(run, serve) -> None:
     assert [len(line.split("\t")) for line in dump] == [4, 8, 8]
 
 
+def test_the_shell_completes_names_of_interfaces(run, serve) -> None:
+    serve("wg0")
+    serve("tun7")
+    env = {"_WGPY_COMPLETE": "bash_complete", "COMP_WORDS": "wgpy show w", "COMP_CWORD": "2"}
+    assert run(env=env, prog_name="wgpy").output == "plain,wg0\n"
+
+
 def test_what_is_not_there_is_said(run, serve) -> None:
     assert run("show").output == ""
     missing = run("show", "wg7")

@@ -52,6 +52,11 @@ def interfaces() -> list[str]:
     return [path.stem for path in paths if _listens(path)]
 
 
+def complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion: names of running interfaces."""
+    return [name for name in interfaces() if name.startswith(incomplete)]
+
+
 def _listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:

@@ -20,7 +20,7 @@ from wgpy.protocol.settings import DeviceSnapshot
 
 
 @click.command()
-@click.argument("interface")
+@click.argument("interface", shell_complete=client.complete)
 @click.option("-q", "--quiet", is_flag=True, help="Do not print the commands.")
 @json_option
 def down(interface: str, quiet: bool, as_json: bool) -> None:

@@ -26,7 +26,7 @@ from wgpy.protocol.settings import DeviceSnapshot
 
 
 @click.command()
-@click.argument("target")
+@click.argument("target", shell_complete=client.complete)
 @click.option("-p", "--peer", "wanted", help="Public key of the peer, or its beginning.")
 @click.option("-i", "--inner", help="Inner address to ping (default: the peer's one host).")
 @click.option("-c", "--count", default=4, show_default=True, type=click.IntRange(1, 1000))

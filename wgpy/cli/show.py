@@ -11,7 +11,7 @@ import time
 
 import click
 
-from wgpy.cli.client import DeviceUnreachable, get, interfaces
+from wgpy.cli.client import DeviceUnreachable, complete, get, interfaces
 from wgpy.cli.common import echo_json, json_option
 from wgpy.cli.show_fields import FIELDS, as_dict, drops, human_bytes, human_time
 from wgpy.protocol.constants import NS
@@ -20,7 +20,7 @@ from wgpy.protocol.settings import Deadline, DeviceSnapshot, PeerSnapshot
 
 
 @click.command()
-@click.argument("interface", default="all")
+@click.argument("interface", default="all", shell_complete=complete)
 @click.argument("field", required=False, metavar="[FIELD]", type=click.Choice(list(FIELDS)))
 @json_option
 def show(interface: str, field: str | None, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from wgpy.cli.quick import bring_up
 
 
 @click.command()
-@click.argument("conf")
+@click.argument("conf", type=click.Path())
 @click.option("-q", "--quiet", is_flag=True, help="Do not print the commands.")
 @json_option
 def up(conf: str, quiet: bool, as_json: bool) -> None:
