@@ -97,13 +97,14 @@ def udp_highest(lab: Lab, effort: Effort, *, size: int) -> Outcome:
 def highest_rate(trial: Callable[[float], iperf.Udp], trials: int) -> iperf.Udp | None:
     """Search in `trials` trials (the first at full speed); None when none was good enough.
 
-    Up by half while it goes well, then bisection on the logarithm of the rate.  When the
+    Up by half while it goes well, then bisection on the logarithm of the rate.  A rate is
+    too high when it lost twice: one hiccup of the machine must not decide.  When the
     sender cannot offer what is asked, its own limit is the answer.
     """
     full = trial(0)
     if full.loss <= LOSS_LIMIT:
         return full
-    good, bad, best = 0.0, 0.0, None
+    good, bad, lost_at, best = 0.0, 0.0, 0.0, None
     rate = max(full.rate, 1.0)
     for _ in range(trials - 1):
         result = trial(rate)
@@ -113,6 +114,9 @@ def highest_rate(trial: Callable[[float], iperf.Udp], trials: int) -> iperf.Udp 
                 best = result
             if result.sent / result.seconds < 0.9 * rate:
                 break
+        elif lost_at != rate:
+            lost_at = rate
+            continue
         else:
             bad = rate
         rate = _next_rate(good, bad)

@@ -1,4 +1,8 @@
-"""What one load costs: processor time and peak memory of each end, and who disturbed it."""
+"""What one load costs: processor time and peak memory of each end, and who disturbed it.
+
+`metered` measures one load on a lab; `watched` only says whether others disturbed a part
+of a run that has no lab.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.accounting import Cpu, Foreign, foreign, peak_rss, reset_peak_rss, snapshot
 from benchmarks.lab import Lab
+from benchmarks.model import Recording
 
 _UNDISTURBED = Foreign(0.0, 0.0, "")
 
@@ -48,3 +53,16 @@ def metered(lab: Lab) -> Iterator[Usage]:
         left, right = (after.tree(pid).since(before.tree(pid)) for pid in pids)
         usage.ends = (left, right)
         usage.peaks = (peak_rss(pids[0]), peak_rss(pids[1]))
+
+
+@contextlib.contextmanager
+def watched(recording: Recording, what: str) -> Iterator[None]:
+    """A note in `recording` when others used much of the machine meanwhile.
+
+    CPU time stays CPU time then, but caches and clock speed are shared.
+    """
+    before = snapshot(time.monotonic())
+    yield
+    words = foreign(before, snapshot(time.monotonic()), os.getpid()).words
+    if words:
+        recording.notes.append(f"{what}: {words}")

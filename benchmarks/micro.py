@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import environment
+from benchmarks.meter import watched
 from benchmarks.micro_cases import Case, cases
 from benchmarks.model import Recording, Sample
 
@@ -30,7 +31,8 @@ class MicroError(RuntimeError):
 
 def measure(*, quick: bool, only: str, said: Callable[[str], None]) -> Recording:
     """Run all cases whose name holds `only`; `said` gets pyperf's lines as they come."""
-    with tempfile.TemporaryDirectory() as folder:
+    recording = Recording("micro", environment(), {"quick": quick, "only": only})
+    with watched(recording, "operations"), tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "pyperf.json"
         command = [sys.executable, "-m", "benchmarks.micro", "--output", str(output)]
         command += [*(QUICK if quick else FULL), *(["--only", only] if only else [])]
@@ -49,7 +51,6 @@ def measure(*, quick: bool, only: str, said: Callable[[str], None]) -> Recording
             process.wait()
         if not output.exists():
             raise MicroError("\n".join(lines[-5:]) or "pyperf wrote nothing")
-        recording = Recording("micro", environment(), {"quick": quick, "only": only})
         recording.samples = samples(json.loads(output.read_text()))
     return recording
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from benchmarks.cpu_time import cost
 from benchmarks.environment import environment
 from benchmarks.harness import TUNNEL_ADDRESS, Hub
+from benchmarks.meter import watched
 from benchmarks.model import Recording, Sample
 from benchmarks.packets import SuperPacket, super_packet, udp_run
 from benchmarks.subjects import Subject, subjects
@@ -29,6 +30,12 @@ def measure(*, seconds: float, repetitions: int, said: Said) -> Recording:
     """`seconds` of CPU time for each figure and repetition."""
     options = {"seconds": seconds, "repetitions": repetitions, "batch": BATCH, "sizes": SIZES}
     recording = Recording("pipeline", environment(), options)
+    with watched(recording, "in memory"):
+        _measure(recording, seconds, repetitions, said)
+    return recording
+
+
+def _measure(recording: Recording, seconds: float, repetitions: int, said: Said) -> None:
     hub = Hub(1)
     hub.establish()
     paths = subjects(hub)
@@ -41,7 +48,6 @@ def measure(*, seconds: float, repetitions: int, said: Said) -> Recording:
         for subject in paths:
             found = bulk.both_ways(subject, seconds)
             _keep(recording, "tcp", MTU, subject.name, repetition, found, said)
-    return recording
 
 
 def _keep(

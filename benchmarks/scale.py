@@ -21,6 +21,7 @@ from pathlib import Path
 from benchmarks.cpu_time import cost, no_collector
 from benchmarks.environment import environment
 from benchmarks.harness import TUNNEL_ADDRESS, Hub
+from benchmarks.meter import watched
 from benchmarks.model import Recording, Sample
 from benchmarks.packets import udp_packet, udp_run
 from benchmarks.pipeline import BATCH, receiving, sending, train
@@ -66,19 +67,28 @@ def measure(plan: Plan, said: Said) -> Recording:
     recording = Recording("scale", environment(), {
         "seconds": plan.seconds, "repetitions": plan.repetitions, "packet": SIZE, "batch": BATCH,
     })  # fmt: skip
+    with watched(recording, "curves in memory"):
+        _measure_curves(plan, recording, said)
+    gc.collect()
+    with watched(recording, "rates in memory"):
+        _measure_rates(plan, recording, said)
+    return recording
+
+
+def _measure_curves(plan: Plan, recording: Recording, said: Said) -> None:
     points = [*_peer_points(plan, recording, said), *_entry_points(plan, recording, said)]
     for repetition in range(plan.repetitions):
         for point in points:
             for subject in point.paths:
                 _measure_point(point, subject, plan, repetition, recording, said)
-    del points
-    gc.collect()
+
+
+def _measure_rates(plan: Plan, recording: Recording, said: Said) -> None:
     rates = Rates(plan)
     for repetition in range(plan.repetitions):
         for figure, rate in rates.measure():
             said(figure, rate, "1/s")
             recording.samples.append(Sample(figure, "1/s", "wgpy", rate, "", repetition))
-    return recording
 
 
 def _measure_point(

@@ -12,7 +12,7 @@ import gc
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from benchmarks.environment import environment
 from benchmarks.harness import TUNNEL_ADDRESS, Hub, inner_address
 from benchmarks.implementations import Implementation
 from benchmarks.lab import Lab
+from benchmarks.meter import watched
 from benchmarks.model import Recording, Sample
 from benchmarks.packets import udp_run
 from benchmarks.pipeline import BATCH, sending
@@ -83,7 +84,11 @@ def measure_in_memory(plan: Plan, recording: Recording, said: Said) -> None:
         sample = Sample(figure, unit, name, value, "", repetition, float(x))
         recording.samples.append(sample)
 
-    built = list(points(plan, keep))
+    with watched(recording, "in memory"):
+        _measure_points(plan, list(points(plan, keep)), keep)
+
+
+def _measure_points(plan: Plan, built: Sequence[Point], keep: Callable[..., None]) -> None:
     plain = Hub(1)
     plain.establish()
     plain_path = Batch(plain)

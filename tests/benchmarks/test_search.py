@@ -27,7 +27,7 @@ class Link:
 @pytest.mark.parametrize("collapse", [0.3, 1.0])
 def test_it_finds_the_capacity(capacity: float, collapse: float) -> None:
     link = Link(capacity, offer=1_000_000, overload=capacity * collapse)
-    best = highest_rate(link.trial, 12)
+    best = highest_rate(link.trial, 16)
     assert best is not None
     assert best.loss <= LOSS_LIMIT
     assert capacity * 0.9 <= best.rate <= capacity
@@ -44,3 +44,15 @@ def test_a_dead_link_has_no_rate() -> None:
     link = Link(capacity=0, offer=1000, overload=0)
     assert highest_rate(link.trial, 6) is None
     assert len(link.asked) == 6
+
+
+def test_one_hiccup_does_not_decide() -> None:
+    link = Link(50_000, offer=1_000_000, overload=30_000)
+
+    def trial(rate: float) -> Udp:
+        first = bool(rate) and rate not in link.asked
+        result = link.trial(rate)
+        return Udp(1.0, result.sent, result.sent // 2) if first else result
+
+    best = highest_rate(trial, 24)
+    assert best is not None and 45_000 <= best.rate <= 50_000
