@@ -366,8 +366,8 @@ def test_r80_r82_the_initiator_renews(sut: Sut, puppet: Puppet) -> None:
 
 def test_r81_the_responder_does_not(sut: Sut, puppet: Puppet, keys: Keys) -> None:
     for _ in range(17):
-        sut.wait(10 * NS)
-        assert kinds(sut.send(PING)) == ["Transport"]
+        sent = [datagram for _, datagram in sut.wait(10 * NS)] + sut.send(PING)
+        assert set(kinds(sent)) == {"Transport"}
         puppet.say(keys)
 
 
