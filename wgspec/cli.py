@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from wgspec import report, targets, verdict
+from wgspec import mutants, report, targets, verdict
 from wgspec.case import COSTS, LEVELS, PROFILES, SECTIONS, Case, all_cases
 from wgspec.runner import Options, Result, Runner, exit_status, select
 from wgspec.target import Target, Unavailable
@@ -149,3 +149,45 @@ def _finish(
         f"\n{target.name}: {report.summary(results)} (seed {options.seed})",
         highlight=False, markup=False,
     )  # fmt: skip
+
+
+@spec.command("mutants")
+@click.argument("names", nargs=-1)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--list", "list_only", is_flag=True, help="Only show the faults.")
+def mutants_command(
+    names: tuple[str, ...], seed: int, jobs: int, json_file: Path | None, list_only: bool
+) -> None:
+    """Plant faults in wgpy's engine, one at a time, and show which case catches which.
+
+    Exit status 1 when one is not caught (or the engine fails without any).
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    unknown = [name for name in names if name not in mutants.FAULTS]
+    if unknown:
+        raise click.ClickException(f"no such fault: {', '.join(unknown)} (see --list)")
+    if list_only:
+        for fault in mutants.FAULTS.values():
+            console.print(f"{fault.name:26} {fault.what}", markup=False)
+        return
+    clean, trouble = mutants.failures("engine", [], seed)
+    if clean or trouble:
+        text = trouble or f"fails without a fault: {', '.join(clean)}"
+        raise click.ClickException(f"the engine {text}")
+    outcomes = mutants.try_all(
+        names or mutants.FAULTS, seed=seed, jobs=jobs,
+        progress=lambda outcome: _print_outcome(console, outcome),
+    )  # fmt: skip
+    if json_file is not None:
+        json_file.write_text(json.dumps(mutants.as_json(outcomes), indent=1) + "\n")
+    missed = [o.fault.name for o in outcomes if not o.caught_by]
+    console.print(f"\n{len(outcomes) - len(missed)} of {len(outcomes)} faults caught")
+    raise SystemExit(1 if missed else 0)
+
+
+def _print_outcome(console: Console, outcome: mutants.Outcome) -> None:
+    caught = ", ".join(outcome.caught_by) or "NOTHING " + outcome.trouble
+    text = f"{outcome.fault.name:26} {outcome.fault.what}\n{'':26} caught by {caught}"
+    console.print(text, markup=False, style="" if outcome.caught_by else "bold red")

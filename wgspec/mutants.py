@@ -1,9 +1,30 @@
-"""Faults to plant in wgpy's engine."""
+"""Does the tester catch bugs?  Faults planted in wgpy's engine, one at a time.
+
+`faults.toml` lists them as pieces of source and what to write instead.  Each fault is run
+in a process of its own against the `engine` target; it is caught when a case fails.  A
+run without a fault comes first: it must not fail.
+"""
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
+
+from wgspec.case import all_cases
+
+TIME_LIMIT = 300
+"""Seconds for one fault; a fault that stops time is caught by this."""
+SLOW = frozenset({"R-102", "R-103", "R-104"})
+"""Asked only about faults that no other case catches."""
 
 
 class FaultDoesNotFit(Exception):
@@ -21,6 +42,23 @@ class Fault:
     instead: str
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Which cases caught a fault; `trouble` when the run itself did not work."""
+
+    fault: Fault
+    caught_by: tuple[str, ...]
+    trouble: str = ""
+
+
+def _load() -> dict[str, Fault]:
+    tables = tomllib.loads(Path(__file__).with_name("faults.toml").read_text())
+    return {name: Fault(name=name, **table) for name, table in tables.items()}
+
+
+FAULTS: Final = _load()
+
+
 def altered(fault: Fault, source: str) -> str:
     """The source with the fault in it; raises `FaultDoesNotFit`."""
     times = source.count(fault.find)
@@ -31,4 +69,56 @@ def altered(fault: Fault, source: str) -> str:
     return source.replace(fault.find, fault.instead)
 
 
-FAULTS: Final[dict[str, Fault]] = {}
+def failures(sut: str, ids: Sequence[str], seed: int) -> tuple[tuple[str, ...], str]:
+    """(ids that fail, trouble) of one run in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="wgspec-") as folder:
+        result = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "wgspec", "run", "--sut", sut, "--seed", str(seed),
+                   "--json", str(result), "--html", folder, *ids]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return ("no end",), ""
+        if not result.exists():
+            return (), (done.stderr or done.stdout).strip()[-400:]
+        results = json.loads(result.read_text())["results"]
+    return tuple(r["id"] for r in results if r["verdict"] in ("FAIL", "XPASS")), ""
+
+
+def try_fault(fault: Fault, seed: int) -> Outcome:
+    """Run the quick-in-virtual-time cases, then the slow ones if nothing caught it."""
+    sut = f"engine --fault {shlex.quote(fault.name)}"
+    every = [c.id for c in all_cases()]
+    caught, trouble = failures(sut, [i for i in every if i not in SLOW], seed)
+    if not caught and not trouble:
+        caught, trouble = failures(sut, sorted(SLOW), seed)
+    return Outcome(fault, caught, trouble)
+
+
+def try_all(
+    names: Iterable[str], *, seed: int, jobs: int, progress: Callable[[Outcome], None]
+) -> list[Outcome]:
+    """All outcomes in the order of the names; `progress` is told each as it is known."""
+
+    def one(name: str) -> Outcome:
+        outcome = try_fault(FAULTS[name], seed)
+        progress(outcome)
+        return outcome
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(one, names))
+
+
+def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
+    """For machines."""
+    return [
+        {
+            "fault": o.fault.name,
+            "what": o.fault.what,
+            "caught_by": list(o.caught_by),
+            "trouble": o.trouble,
+        }
+        for o in outcomes
+    ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from wgspec.case import LEVELS, SECTIONS
 from wgspec.pcapng import capture
@@ -39,14 +40,15 @@ def summary(results: Sequence[Result]) -> str:
 
 def print_line(console: Console, result: Result) -> None:
     """One line per finished case."""
-    reason = f"  {result.reason}" if result.reason else ""
+    reason = f"  {escape(result.reason)}" if result.reason else ""
     console.print(
         f"{result.case.id:6} [{STYLES[result.verdict]}]{result.verdict.value:11}[/]"
         f" {result.seconds:6.1f} s{reason}",
         highlight=False,
+        soft_wrap=True,
     )
     for text in result.reports:
-        console.print(f"{'':27}{text}", style="dim", highlight=False, markup=False)
+        console.print(f"{'':27}{text}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_failure(console: Console, result: Result, where: Path | None) -> None:
