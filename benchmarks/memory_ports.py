@@ -7,6 +7,7 @@ comes back; nothing is delivered anywhere.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wgpy.dataplane.offload import GSO_NONE, NO_OFFLOAD, VNET, VNET_SIZE, describe
@@ -44,12 +45,17 @@ class Tun:
         """Finished packets, read one by one."""
         self.waiting.extend(NO_OFFLOAD + packet for packet in packets)
 
-    def read_into(self, view: memoryview) -> int:
-        if not self.waiting:
-            return 0
-        packet = self.waiting.popleft()
-        view[: len(packet)] = packet
-        return len(packet)
+    def read_into(self, views: Sequence[memoryview], large: int) -> list[int]:
+        sizes: list[int] = []
+        for view in views:
+            if not self.waiting:
+                break
+            packet = self.waiting.popleft()
+            view[: len(packet)] = packet
+            sizes.append(len(packet))
+            if len(packet) > large:
+                break
+        return sizes
 
     def write_from(self, view: memoryview) -> bool:
         self._written.append(bytes(view))

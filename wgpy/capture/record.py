@@ -17,7 +17,7 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
@@ -265,12 +265,13 @@ class RecordingTun:
         refused: int = self._port.write(packets)
         return refused
 
-    def read_into(self, view: memoryview) -> int:
+    def read_into(self, views: Sequence[memoryview], large: int) -> list[int]:
         """As the port; the virtio header is left out."""
-        size: int = self._port.read_into(view)
-        if size > _VNET_SIZE:
-            self._recorder.inner(view[_VNET_SIZE:size])
-        return size
+        sizes: list[int] = self._port.read_into(views, large)
+        for view, size in zip(views, sizes, strict=False):
+            if size > _VNET_SIZE:
+                self._recorder.inner(view[_VNET_SIZE:size])
+        return sizes
 
     def write_from(self, view: memoryview) -> bool:
         """As the port; the virtio header is left out."""

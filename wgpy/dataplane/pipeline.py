@@ -33,7 +33,7 @@ that wait for a handshake lose the *oldest* (`DropReason.QUEUE_FULL`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from wgpy.dataplane.device import Interface
@@ -53,8 +53,11 @@ class SuperTun(TunPort, Protocol):
 
     udp_offload: bool
 
-    def read_into(self, view: memoryview) -> int:
-        """One packet with its header; its size in bytes, 0 when none is ready."""
+    def read_into(self, views: Sequence[memoryview], large: int) -> list[int]:
+        """Packets with their headers, one into each view; their sizes in bytes.
+
+        Ends when none is ready, and after one of more than `large` bytes.
+        """
 
     def write_from(self, view: memoryview) -> bool:
         """One packet with its header; False when the device refused it."""

@@ -9,7 +9,7 @@ over the slots behind it, and reading stops there.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from wgpy.dataplane.batch import Rows, Slab
@@ -66,7 +66,7 @@ class PacketSource(Protocol):
 
     mtu: int
 
-    def read_into(self, view: memoryview) -> int: ...
+    def read_into(self, views: Sequence[memoryview], large: int) -> list[int]: ...
 
 
 class TrainSink(Protocol):
@@ -131,7 +131,7 @@ class Egress:
             at = 0
             while at < len(sizes):
                 at = self._dispatch(at, sizes, now)
-            if not sizes or sizes[-1] <= large:
+            if not sizes or sizes[-1] <= large + VNET_SIZE:
                 break
         if self._sent:
             self._keep_books(now)
@@ -139,20 +139,11 @@ class Egress:
     # 1. Read.
 
     def _read(self) -> list[int]:
-        """The sizes of packets read into the slots, virtio header not counted."""
+        """Read packets into the slots; their sizes, with the virtio header."""
         slots = self._slots
         if slots.mtu != self._tun.mtu:
             slots = self._slots = _Slots(self._tun.mtu)
-        read, room = self._tun.read_into, slots.mtu + VNET_SIZE
-        sizes: list[int] = []
-        for target in slots.targets:
-            size = read(target)
-            if not size:
-                break
-            sizes.append(size - VNET_SIZE)
-            if size > room:
-                break
-        return sizes
+        return self._tun.read_into(slots.targets, slots.mtu + VNET_SIZE)
 
     # 2. Policy and allowed IPs, per flow.
 
@@ -218,7 +209,7 @@ class Egress:
     def _dispatch(self, at: int, sizes: list[int], now: int) -> int:
         """Send the packet in slot `at`, and those after it that go with it; the next slot."""
         slots = self._slots
-        start, size = slots.starts[at], sizes[at]
+        start, size = slots.starts[at], sizes[at] - VNET_SIZE
         key = self._key(start, size)
         way = None
         if key is not None:
@@ -232,7 +223,7 @@ class Egress:
             self._send_super(way, start, size, now)
             return at + 1
         run = 1
-        if at + MIN_RUN <= len(sizes) and sizes[at + 1] == size:
+        if at + MIN_RUN <= len(sizes) and sizes[at + 1] == sizes[at]:
             run = self._run_length(at, sizes)
         if run >= MIN_RUN and self._send_run(way, start, size, run, vnet):
             return at + run
