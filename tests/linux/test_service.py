@@ -46,7 +46,8 @@ def link_exists(home, name: str) -> bool:
 
 
 def gone(home, name: str) -> bool:
-    return not home.pids() and not path_of(name).exists() and not link_exists(home, name)
+    files = list(SOCKET_FOLDER.glob(f"{name}.*"))
+    return not home.pids() and not files and not link_exists(home, name)
 
 
 def test_ready_when_the_caller_goes_on(home, name):

@@ -161,7 +161,7 @@ class Lab:
 
     def namespace(self, label: str) -> Namespace:
         """A new namespace with loopback up and no IPv6 duplicate-address delay."""
-        made = Namespace(self, f"{self.prefix}-{label}")
+        made = Namespace(self, f"{self.prefix}-{label}{len(self.namespaces)}")
         subprocess.run(["ip", "netns", "add", made.name], check=True)
         self.namespaces.append(made)
         made.run("sysctl", "-qw", *(f"net.ipv6.conf.{w}.accept_dad=0" for w in ("all", "default")))

@@ -215,7 +215,8 @@ def _open(
     except (TunError, SocketInUse) as error:
         _fail(str(error))
     except OSError as error:
-        _fail(f"cannot open the UAPI socket {error.filename or ''}: {error.strerror}: run as root")
+        fix = ": run as root" if isinstance(error, PermissionError) else ""
+        _fail(f"cannot open the UAPI socket {error.filename or ''}: {error.strerror}{fix}")
 
 
 def _fail(text: str) -> NoReturn:

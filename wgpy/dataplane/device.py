@@ -62,8 +62,8 @@ class Interface:
     ) -> None:
         """Joins the loop at once, with the link down until `set_link`.
 
-        `path` makes the data path (`PlainPath` if None); `warn` is told, in words, of what
-        goes wrong without a caller to tell it to.
+        `path` makes the data path (`PlainPath` if None) when the link first comes up;
+        `warn` is told, in words, of what goes wrong without a caller to tell it to.
         """
         self.engine = engine
         self.tun = tun
@@ -77,7 +77,9 @@ class Interface:
         self._link_up = False
         self._anchored = clock.monotonic()
         self._make_path: Callable[[Interface], Path] = path or PlainPath
-        self.path = self._make_path(self)
+        # Nothing passes before the link is up: what the real path imports can wait till then.
+        self.path: Path = PlainPath(self)
+        self._path_is_made = False
         engine.set_up(False, now=self._anchored)
         loop.watch(tun.fileno(), self.path.tun_ready)
         loop.add_timed(self)
@@ -119,6 +121,8 @@ class Interface:
             return
         self._link_up = up
         if up:
+            if not self._path_is_made:
+                self.use_ports(self.tun, self.udp)
             try:
                 self._listen(self.udp.port)
             except OSError as error:
@@ -136,6 +140,7 @@ class Interface:
         before them (a recorder, with the same descriptors).  `wrap` goes around the path.
         """
         self.tun, self.udp = tun, udp
+        self._path_is_made = True
         self.path = wrap(self._make_path(self))
         self.loop.watch(tun.fileno(), self.path.tun_ready)
         self._watch_udp()

@@ -111,7 +111,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _refuse_live(path: Path) -> None:
-    """Raise `SocketInUse` if somebody answers; what nobody answers on is stale."""
+    """Raise `SocketInUse` if somebody answers; a socket that nobody answers on is stale."""
+    if not path.is_socket():
+        raise FileExistsError(errno.EEXIST, "something that is no socket is in the way", str(path))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
