@@ -310,6 +310,7 @@ class _Traffic:
     def __init__(self, peer: Peer, session: Session) -> None:
         self.peer = peer
         self.sessions = [session]
+        self.current = session
         self.inbound: list[Inner] = []
         self.outbound: list[Inner] = []
         self.seen: list[bytes] = []
@@ -319,7 +320,7 @@ class _Traffic:
         """One packet each way, then whatever has arrived."""
         packet = self.peer.inbound()
         self.inbound.append(packet)
-        self.peer.send(self.peer.seal_packet(self.sessions[-1], packet.packet))
+        self.peer.send(self.peer.seal_packet(self.current, packet.packet))
         self.outbound.append(await self.peer.provoke())
         await self.peer.lab.advance(0.25)
         for arrival in self.peer.drain():
@@ -335,6 +336,8 @@ class _Traffic:
         elif isinstance(message, Transport):
             mine = [s for s in self.sessions if s.local == message.receiver]
             check(bool(mine), "data for one of our sessions", describe(data))
+            if mine[0] is self.sessions[-1]:
+                self.current = mine[0]  # confirmed: we, the responder, may use it now
             self.seen.append(self.peer.open(mine[0], message))
         else:
             raise Mismatch("data or an initiation", describe(data))

@@ -139,7 +139,9 @@ def _module_files(root: Path, release: str) -> list[Path]:
 def _python_files() -> tuple[str, str, list[Path]]:
     """Interpreter, its home, and every file that the agent's imports load."""
     python = getattr(sys, "_base_executable", sys.executable)
-    imports = [line for line in AGENT.read_text().splitlines() if line.startswith(("import ", "from "))]
+    imports = [
+        line for line in AGENT.read_text().splitlines() if line.startswith(("import ", "from "))
+    ]
     script = "\n".join(
         [
             *imports,
