@@ -132,6 +132,8 @@ def agent_config(topology: Topology, node: Node, *, mode: str | None = None) -> 
         "node_encryption": node.node_encryption,
         "masquerade": topology.masquerade,
     }
+    if topology.opt_out is not None:
+        strict["node_encryption_opt_out"] = topology.opt_out
     lines += _section("strict", strict)
     lines += _section("discovery", {"type": "static", "file": "cluster.toml"})
     return "\n".join(lines)

@@ -82,9 +82,11 @@ class Sniffer:
     ) -> None:
         self.counts: Counter[Kind] = Counter()
         self.marked: Counter[bytes] = Counter()
+        self.marked_at: Counter[tuple[bytes, str]] = Counter()
         self.frames = 0
         self.missed = 0
         self._sealed = 0
+        self.sealed_at: Counter[str] = Counter()
         self.records: deque[Record] = deque(maxlen=KEPT)
         self._canaries: set[bytes] = set()
         self._ports = dict(ports)
@@ -161,10 +163,12 @@ class Sniffer:
             self._canaries.add(frame[14:30])
             return
         for marker in self.marked:
-            if marker in frame:
-                self.marked[marker] += 1
+            if times := frame.count(marker):
+                self.marked[marker] += times
+                self.marked_at[marker, port] += times
         if packet.kind is Kind.WIREGUARD:
             self._sealed += 1
+            self.sealed_at[port] += 1
             if self._sealed > KEPT_SEALED and self._on_record is None:
                 return
         record = Record(at, port, packet, length, frame)
@@ -187,7 +191,7 @@ class Sniffer:
         return self._classifier.classify(frame, length)
 
     def look_for(self, marker: bytes) -> None:
-        """Count frames that contain these bytes from now on, in `marked`."""
+        """Count where these bytes turn up: in `marked`, and by bridge port in `marked_at`."""
         if len(marker) < 8:
             raise ValueError("a marker needs at least 8 bytes, or chance would find it")
         with self._lock:

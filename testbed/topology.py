@@ -113,6 +113,8 @@ class Topology:
     node_encryption: bool = False
     masquerade: bool = True
     slices: bool = True
+    opt_out: str | None = None
+    """Label selector of nodes without node encryption; None leaves it to the agent."""
     allow_overlap: bool = False
     unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
     summary: str = ""
@@ -154,7 +156,7 @@ class Topology:
 
 _TOP = (
     "name", "summary", "mode", "pod_cidrs", "underlays", "nodes", "world", "node_encryption",
-    "masquerade", "slices", "allow_overlap", "unknown", "tunnel",
+    "masquerade", "slices", "opt_out", "allow_overlap", "unknown", "tunnel",
 )  # fmt: skip
 _NODE = (
     "underlays", "addresses", "pods", "pod_cidrs", "control_plane", "node_encryption", "labels",
@@ -193,6 +195,7 @@ def _build(root: Located, stem: str) -> Topology:
         node_encryption=_flag(top, "node_encryption", False),
         masquerade=_flag(top, "masquerade", True),
         slices=slices,
+        opt_out=top["opt_out"].expect_text() if "opt_out" in top else None,
         allow_overlap=_flag(top, "allow_overlap", False),
         summary=top["summary"].expect_text() if "summary" in top else "",
     )
