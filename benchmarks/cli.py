@@ -292,10 +292,22 @@ def compare(before: Path, after: Path, details: bool, as_json: bool) -> None:
     show_tables([table])
 
 
+BESIDE = Path("report.html")
+
+
+def not_a_recording(_context: Any, _option: Any, value: Path | None) -> Path | None:
+    """``--html RESULT.json`` would overwrite what was meant to be read."""
+    if value is not None and value.suffix == ".json":
+        raise click.BadParameter(f"{value} is a recording: name the page, or put --html last")
+    return value
+
+
 @bench.command()
 @click.argument("files", type=FILE, nargs=-1, required=True)
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write the page here instead of printing tables.")  # fmt: skip
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), is_flag=False,
+              flag_value=str(BESIDE), metavar="[PAGE]", callback=not_a_recording,
+              help="Write a page instead of printing tables: report.html beside the first "
+              "recording, or PAGE.")  # fmt: skip
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path),
               help="Write the plots as SVG files into this folder.")  # fmt: skip
 @click.option("--details", is_flag=True, help="Each end's user and system time too.")
@@ -316,6 +328,8 @@ def report(files: tuple[Path, ...], html: Path | None, plots: Path | None, detai
         save(drawn, plots)
         click.echo(f"written: {len(drawn)} plots in {plots}", err=True)
     if html is not None:
+        if html == BESIDE:
+            html = files[0].with_name(BESIDE.name)
         html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(render(recordings, drawn))
         click.echo(f"written: {html}", err=True)

@@ -42,6 +42,15 @@ class Implementation:
     kind: Kind
     command: tuple[str, ...] = ()
 
+    @property
+    def shown(self) -> str:
+        """The command; a built-in's without its folder, which is only this machine's."""
+        if not self.command:
+            return ""
+        program, *arguments = self.command
+        builtin = self.name.split()[0] in ("wgpy", BASELINE)
+        return shlex.join([Path(program).name if builtin else program, *arguments])
+
     def version(self) -> str:
         """What the program says about itself, first line; empty when it says nothing."""
         if self.kind is not Kind.USERSPACE:

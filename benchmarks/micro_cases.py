@@ -98,47 +98,56 @@ def _handshake(name: str) -> Iterator[Case]:
         yield Case(f"{what}/{name}", statement, partial(_handshake_globals, name))
 
 
-def _handshake_globals(name: str) -> Globals:
-    crypto = backend(name)
-    left, right = (PrivateKey.clamp(os.urandom(32)) for _ in range(2))
-    left_public, right_public = crypto.public_key(left), crypto.public_key(right)
-    shared = crypto.dh(left, right_public)
+class _Handshake:
+    """Two parties' keys and one handshake between them, step by step."""
 
-    def begin() -> tuple[messages.Initiation, noise.SentInitiation]:
+    def __init__(self, name: str) -> None:
+        self.crypto = backend(name)
+        self.left, self.right = (PrivateKey.clamp(os.urandom(32)) for _ in range(2))
+        self.left_public = self.crypto.public_key(self.left)
+        self.right_public = self.crypto.public_key(self.right)
+        self.shared = self.crypto.dh(self.left, self.right_public)
+        self.message, self.sent = self.begin()
+        self.response, _ = self.answer()
+
+    def begin(self) -> tuple[messages.Initiation, noise.SentInitiation]:
         return noise.create_initiation(
-            crypto, static_public=left_public, remote_static=right_public,
-            static_static=shared, ephemeral_private=PrivateKey.clamp(os.urandom(32)),
+            self.crypto, static_public=self.left_public, remote_static=self.right_public,
+            static_static=self.shared, ephemeral_private=PrivateKey.clamp(os.urandom(32)),
             sender_index=1, timestamp=bytes(12),
         )  # fmt: skip
 
-    def read(message: messages.Initiation) -> noise.OpenedStatic:
+    def read(self) -> noise.OpenedStatic:
         opened = noise.open_static(
-            crypto, message, static_private=right, static_public=right_public
+            self.crypto, self.message, static_private=self.right, static_public=self.right_public
         )
         assert opened is not None
-        assert noise.open_timestamp(opened, message, static_static=shared) is not None
+        stamp = noise.open_timestamp(opened, self.message, static_static=self.shared)
+        assert stamp is not None
         return opened
 
-    def answer(message: messages.Initiation) -> tuple[messages.Response, noise.TransportKeys]:
+    def answer(self) -> tuple[messages.Response, noise.TransportKeys]:
         return noise.create_response(
-            read(message), message, preshared_key=bytes(32),
+            self.read(), self.message, preshared_key=bytes(32),
             ephemeral_private=PrivateKey.clamp(os.urandom(32)), sender_index=2,
         )  # fmt: skip
 
-    message, sent = begin()
-    response, _ = answer(message)
+    def finish(self) -> noise.TransportKeys:
+        keys = noise.consume_response(
+            self.crypto, self.sent, self.response, static_private=self.left,
+            preshared_key=bytes(32),
+        )  # fmt: skip
+        assert keys is not None
+        return keys
 
-    def finish() -> noise.TransportKeys | None:
-        return noise.consume_response(
-            crypto, sent, response, static_private=left, preshared_key=bytes(32)
-        )
 
-    assert finish() is not None
+def _handshake_globals(name: str) -> Globals:
+    steps = _Handshake(name)
     return {
-        "begin": begin,
-        "read": partial(read, message),
-        "answer": partial(answer, message),
-        "finish": finish,
+        "begin": steps.begin,
+        "read": steps.read,
+        "answer": steps.answer,
+        "finish": steps.finish,
     }
 
 

@@ -58,7 +58,7 @@ class Options:
         """For the recording."""
         plain = asdict(self)
         del plain["prepare"]
-        plain["implementations"] = {i.name: " ".join(i.command) for i in self.implementations}
+        plain["implementations"] = {i.name: i.shown for i in self.implementations}
         return plain
 
     @property

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.cli import bench, system_options
 from benchmarks.implementations import ImplementationError, Kind, parse
 from benchmarks.loads import LOADS
+from tests.benchmarks import recordings
 
 DEFAULTS: dict[str, Any] = {
     "implementations": ("none",), "quick": False, "repetitions": None, "seconds": None,
@@ -30,6 +33,7 @@ def test_wgpy_with_arguments_keeps_them_in_its_name() -> None:
     assert found.name == "wgpy --no-offload"
     assert found.command[0].endswith("wireguard-py")
     assert found.command[1:] == ("--no-offload", "-f")
+    assert found.shown == "wireguard-py --no-offload -f"
 
 
 @pytest.mark.parametrize("name", ["none", "kernel"])
@@ -80,3 +84,29 @@ def test_a_wrong_command_line_is_refused_before_anything_starts(wrong: dict[str,
 def test_every_command_says_what_it_does() -> None:
     for name, command in bench.commands.items():
         assert command.help, name
+
+
+def test_a_page_goes_beside_the_recording_and_never_over_it(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    recordings.system().save(file)
+    done = CliRunner().invoke(bench, ["report", str(file), "--html"])
+    assert done.exit_code == 0, done.output
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    before = file.read_text()
+    done = CliRunner().invoke(bench, ["report", str(file), "--html", str(file)])
+    assert done.exit_code == 2 and "is a recording" in done.output
+    assert file.read_text() == before
+
+
+def test_compare_and_docs_from_the_command_line(tmp_path: Path) -> None:
+    before, after, page = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "page.md"
+    recordings.system().save(before)
+    recordings.system(8.0).save(after)
+    done = CliRunner().invoke(bench, ["compare", str(before), str(after), "--json"])
+    rows = json.loads(done.stdout)
+    assert {row["verdict"] for row in rows} == {"same", "better", "worse"}
+    page.write_text("<!-- figures: system-free -->\n<!-- end of figures -->\n")
+    done = CliRunner().invoke(bench, ["docs", str(after), "--page", str(page)])
+    assert done.exit_code == 0 and "tcp1-up.goodput" in page.read_text()
+    done = CliRunner().invoke(bench, ["docs", str(page)])
+    assert done.exit_code == 1 and "not a readable JSON" in done.output
