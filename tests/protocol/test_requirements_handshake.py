@@ -182,6 +182,7 @@ def test_r20_nothing_makes_initiations_hurry(sut: Sut, puppet: Puppet) -> None:
 
 
 def test_r23_r24_giving_up_and_starting_anew(sut: Sut, puppet: Puppet) -> None:
+    sut.now = NS
     sut.send(PING)
     sut.wait(60 * NS)
     sut.engine.send([PING], now=sut.now)

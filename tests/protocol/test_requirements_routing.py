@@ -218,6 +218,14 @@ def test_r101_down_is_silent_and_up_works(sut: Sut, puppet: Puppet, keys: Keys) 
     assert kinds(sut.send(PING)) == ["Transport"]
 
 
+def test_r101_down_and_up_at_once_forgets_the_handshake(sut: Sut, puppet: Puppet) -> None:
+    sut.send(PING)
+    sut.engine.set_up(False, now=sut.now)
+    sut.engine.set_up(True, now=sut.now)
+    assert kinds(sut.send(PING)) == ["Initiation"]
+    assert sut.engine.snapshot().peers[0].public_key == puppet.public
+
+
 def test_r102_fuzz(sut: Sut, puppet: Puppet, keys: Keys) -> None:
     """Random datagrams and mutations of valid ones: no answer, no growth, no harm."""
     random = Random(5)
