@@ -71,6 +71,11 @@ class Network:
         else:
             del self._behind[id(access.nat), address]
 
+    def host_at(self, address: Endpoint) -> Host | None:
+        """Who has this address; nobody for an address behind or of a translator."""
+        access = self._hosts.get(address.without_source())
+        return None if access is None else access.host
+
     def send(self, access: Access, data: bytes, destination: Endpoint) -> None:
         """Put a datagram of `access.host` on its uplink."""
         now = self._scheduler.clock.monotonic()

@@ -283,7 +283,9 @@ class World:
         """A node's datagram goes out."""
         if self.trace.enabled:
             name, text, details = describe_datagram(data)
-            text = f"{text} to {endpoint}"
+            host = self.network.host_at(endpoint)
+            to = host.name if isinstance(host, Node) else str(endpoint)
+            text = f"to {to}: {text}"
             at = self.clock.monotonic()
             self.trace.add(at, node.name, Kind.SENT, name, text, to=str(endpoint), **details)
         if node.access is not None:
