@@ -13,7 +13,6 @@ import pytest
 
 from tests.cli.tunnel import PORT, WGPY, End, make_ends
 from tests.support.netns import Lab, wait_until
-from wgpy.cli.show_fields import FIELDS
 
 pytestmark = pytest.mark.root
 
@@ -232,9 +231,8 @@ def test_show_says_what_wg_says(ends: tuple[End, End], implementation: str) -> N
     client.wgpy("up", str(client.file))
     assert ping(client, "10.5.0.2")
     for end in (client, server):
-        for field in FIELDS:
-            if field != "transfer":
-                assert _wg(end, field) == _show(end, field), field
+        for field in ("dump", "allowed-ips", "latest-handshakes", "fwmark"):
+            assert _wg(end, field) == _show(end, field), field
         changing = r"(latest handshake|transfer): .*\d.*"
         ours = re.sub(r"\n  (next deadline|dropped): .*", "", _show(end))
         assert re.sub(changing, r"\1", ours) == re.sub(changing, r"\1", _wg(end))

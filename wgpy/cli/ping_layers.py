@@ -36,8 +36,10 @@ def ping_udp(endpoint: Endpoint | None, mark: int = 0) -> Layer:
     """Does the outer host answer, and does it refuse the port?  Silence proves nothing."""
     if endpoint is None:
         return Layer("UDP", Status.SKIPPED, "the peer has no endpoint: it must speak first")
-    answer = ask_port(endpoint, UDP_PATIENCE, mark)
     host, trip = _ask_host(endpoint, mark)
+    # A refusal takes about as long as the host's echo did.
+    patience = UDP_PATIENCE if trip is None else min(UDP_PATIENCE, 0.2 + 3 * trip / NS)
+    answer = ask_port(endpoint, patience, mark)
     data = {"port": answer.text, "port_errno": answer.errno, "host_round_trip_ns": trip}
     text = f"{host}; port {endpoint.port}: {answer.text}"
     if not answer.errno:
