@@ -204,6 +204,18 @@ def pipeline(quick: bool, out: Path | None, as_json: bool) -> None:
 
 
 @bench.command()
+@click.option("--quick", is_flag=True, help="Less time; figures not to quote.")
+@output_options
+def profile(quick: bool, out: Path | None, as_json: bool) -> None:
+    """Where the packet path's time goes, function by function, in memory."""
+    from benchmarks import profiling
+    from benchmarks.progress import lines
+
+    recording = profiling.measure(seconds=0.2 if quick else 2.0, said=lines(quiet=as_json))
+    finish(recording, out, as_json)
+
+
+@bench.command()
 @click.option("--quick", is_flag=True, help="Short curves and seconds; figures not to quote.")
 @click.option("--impl", "implementations", multiple=True, metavar="NAME|NAME=PATH",
               help="For the floods, as with `system` [wireguard-go and wgpy].")  # fmt: skip

@@ -16,10 +16,14 @@ from typing import Any
 from benchmarks.model import Recording
 from benchmarks.stats import summary
 from benchmarks.tables import axis
+from benchmarks.units import show
 
 INK = "#102030"
 SERIES = ("#4c8dd6", "#e0872e", "#3aa76d", "#c75c9c", "#8a7ad6", "#b8a02a", "#5aa9b5", "#c05a4a")
 """Colours of implementations; each has enough contrast on white and on near-black."""
+
+_GROWING = (".load", ".memory")
+"""Curves that grow with x by nature: both axes logarithmic."""
 
 _BARS = (
     ("throughput", "TCP throughput", "goodput", "Gbit/s", 1e9),
@@ -167,11 +171,20 @@ def _curves(recording: Recording) -> Iterator[Plot]:
                 label=" ".join(line).strip(),
             )  # fmt: skip
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        if name.endswith(_GROWING):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(lambda value, _, unit=unit: show(value, unit))
         axes.set_xlabel(axis(name))
-        axes.set_ylabel(f"{name.partition('.')[2].replace('_', ' ')}, {unit}")
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower())
-        yield Plot(f"{recording.kind}-{slug}", name, _finished(figure, axes))
+        yield Plot(f"{recording.kind}-{slug}", _title(name), _finished(figure, axes))
+
+
+def _title(figure: str) -> str:
+    """``peers.per_packet_spread`` for people: ``per packet spread, over peers``."""
+    what = figure.partition(".")[2].replace("_", " ")
+    return f"{what.capitalize()}, over {axis(figure)} ({figure})"
 
 
 def colour(recording: Recording, name: str) -> str:

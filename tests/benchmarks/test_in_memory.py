@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import micro, pipeline, scale
+from benchmarks import micro, pipeline, profiling, scale
 from benchmarks.cpu_time import Lost, cost
 from benchmarks.harness import TUNNEL_ADDRESS, Hub
 from benchmarks.memory_ports import Udp
@@ -163,3 +163,24 @@ def test_micro_runs_under_pyperf() -> None:
     found = micro.measure(quick=True, only="type-check", said=lambda _: None)
     assert {s.figure for s in found.samples} == {"type-check.time"}
     assert all(0 < s.value < 1 for s in found.samples)
+
+
+def test_a_profile_adds_up_to_the_cost() -> None:
+    found = profiling.measure(seconds=0.005, said=lambda *_: None)
+    for way in ("send-tcp", "receive-tcp", "send-udp64", "receive-udp64"):
+        parts = {s.figure: s.value for s in found.samples if s.figure.startswith(f"{way}.")}
+        total = parts.pop(f"{way}.total")
+        assert sum(parts.values()) == pytest.approx(total)
+        assert len(parts) > 1
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        (("/a/pipeline_out.py", 9, "turn"), "pipeline_out.turn"),
+        (("~", 0, "<method 'encrypt_into' of 'X' objects>"), "encrypt_into"),
+        (("~", 0, "<built-in method builtins.len>"), "builtins.len"),
+    ],
+)
+def test_functions_have_short_names(key: tuple[str, int, str], name: str) -> None:
+    assert profiling.label(key) == name

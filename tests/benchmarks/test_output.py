@@ -230,7 +230,7 @@ def test_the_projects_own_page_can_be_filled() -> None:
     page = Path(__file__).parents[2] / "docs" / "performance.md"
     text, left = fill(page.read_text(), [recordings.system(), recordings.scale()])
     assert "| TCP throughput | tcp1-up.goodput (free) | ≥ 8 × | 9 × | hit |" in text
-    assert set(left) == {"pipeline", "micro", "strict", "system-plain"}
+    assert set(left) == {"pipeline", "micro", "strict", "system-plain", "profile"}
 
 
 def test_cells_do_not_break_the_markdown_table() -> None:
