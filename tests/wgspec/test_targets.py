@@ -1,0 +1,98 @@
+"""The tester on real targets, and on planted faults."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wgspec import mutants
+from wgspec.mutants import FAULTS, FaultDoesNotFit, altered
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(tmp_path: Path, sut: str, *more: str) -> tuple[int, dict[str, str], str]:
+    """(exit status, verdict by id, what was printed)."""
+    result = tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "wgspec", "run", "--sut", sut, "--json", str(result),
+         "--html", str(tmp_path / "html"), *more],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    results = json.loads(result.read_text())["results"] if result.exists() else []
+    return done.returncode, {r["id"]: r["verdict"] for r in results}, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_engine_meets_every_requirement_in_virtual_time(tmp_path: Path) -> None:
+    status, verdicts, printed = run(tmp_path, "engine")
+    assert status == 0, printed
+    assert len(verdicts) == 105
+    assert {i for i, v in verdicts.items() if v != "PASS"} == {"R-105"}
+
+
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.parametrize("sut", ["wireguard-go", "wgpy"])
+def test_a_quick_run_is_as_expected(tmp_path: Path, sut: str) -> None:
+    status, verdicts, printed = run(tmp_path, sut)
+    assert status == 0, printed
+    assert len(verdicts) > 60
+    if sut == "wgpy":
+        assert set(verdicts.values()) == {"PASS"}
+
+
+@pytest.mark.root
+def test_a_program_that_does_not_start_is_explained(tmp_path: Path) -> None:
+    status, _, printed = run(tmp_path, "false %i", "R-01")
+    assert status == 1
+    assert "`false %i` ended at once" in printed
+    status, _, printed = run(tmp_path, "no-such-program %i", "R-01")
+    assert status == 1
+    assert "not installed" in printed
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_every_fault_fits_the_source(fault: mutants.Fault) -> None:
+    source = (ROOT / (fault.module.replace(".", "/") + ".py")).read_text()
+    compile(altered(fault, source), fault.name, "exec")
+
+
+def test_a_fault_that_fits_no_more_is_an_error() -> None:
+    fault = mutants.Fault("x", "what", "m", "find", "instead")
+    with pytest.raises(FaultDoesNotFit, match="occurs 0 times"):
+        altered(fault, "other")
+    with pytest.raises(FaultDoesNotFit, match="occurs 2 times"):
+        altered(fault, "find find")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("window-before-tag", "R-65"),
+        ("mac1-unchecked", "R-09"),
+        ("cookie-bound-to-ip", "R-47"),
+        ("roams-unauthenticated", "R-94"),
+        ("source-per-peer", "R-89"),
+    ],
+)
+def test_a_planted_fault_is_caught_by_its_case(name: str, case: str) -> None:
+    caught, trouble = mutants.failures(f"engine --fault {name}", [case, "R-01"], seed=1)
+    assert not trouble
+    assert case in caught
+
+
+def test_a_fault_is_not_in_the_engine_without_it() -> None:
+    from wgspec.case import all_cases
+    from wgspec.runner import Options, Runner
+    from wgspec.targets.engine import EngineTarget
+
+    cases = [c for c in all_cases() if c.id in ("R-65", "R-89")]
+    results = asyncio.run(Runner(EngineTarget(), Options("engine")).run(cases))
+    assert [r.verdict.value for r in results] == ["PASS", "PASS"]
