@@ -38,23 +38,37 @@ def checksum(data: bytes) -> int:
 
 def packet(rng: Random, source: str, destination: str, *, size: int = 0, tos: int = 0) -> Inner:
     """A UDP packet of `size` bytes in all (at least the smallest that holds a token)."""
-    src, dst = ipaddress.ip_address(source), ipaddress.ip_address(destination)
-    header = 20 if src.version == 4 else 40
+    header = 20 if ipaddress.ip_address(source).version == 4 else 40
     token = rng.randbytes(TOKEN_SIZE)
     body = MAGIC + token
     body += bytes(max(0, size - header - 8 - len(body)))
-    udp = struct.pack("!HHHH", rng.randrange(10000, 60000), DISCARD_PORT, 8 + len(body), 0) + body
+    port, identity = rng.randrange(10000, 60000), rng.randrange(65536)
+    made = udp_packet(source, port, destination, DISCARD_PORT, body, tos=tos, identity=identity)
+    return Inner(made, token)
+
+
+def udp_packet(
+    source: str,
+    source_port: int,
+    destination: str,
+    destination_port: int,
+    body: bytes,
+    *,
+    tos: int = 0,
+    identity: int = 0,
+) -> bytes:
+    """An IPv4 or IPv6 packet with a UDP datagram, checksums right."""
+    src, dst = ipaddress.ip_address(source), ipaddress.ip_address(destination)
+    udp = struct.pack("!HHHH", source_port, destination_port, 8 + len(body), 0) + body
     pseudo = src.packed + dst.packed + struct.pack("!IHBB", len(udp), 0, 0, 17)
     total = checksum(pseudo + udp) or 0xFFFF
     udp = udp[:6] + struct.pack("!H", total) + udp[8:]
     if src.version == 6:
         first = (6 << 28) | (tos << 20)
-        return Inner(
-            struct.pack("!IHBB", first, len(udp), 17, 64) + src.packed + dst.packed + udp, token
-        )
-    ip = struct.pack("!BBHHHBBH", 0x45, tos, 20 + len(udp), rng.randrange(65536), 0, 64, 17, 0)
+        return struct.pack("!IHBB", first, len(udp), 17, 64) + src.packed + dst.packed + udp
+    ip = struct.pack("!BBHHHBBH", 0x45, tos, 20 + len(udp), identity, 0, 64, 17, 0)
     ip += src.packed + dst.packed
-    return Inner(ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:] + udp, token)
+    return ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:] + udp
 
 
 def token_of(data: bytes) -> bytes | None:

@@ -43,7 +43,7 @@ class Lab:
         self.reports: list[str] = []
         self._ports: list[Port] = []
         self._added: list[bytes] = []
-        self._fixed = list(instance.target.fixed_peers)
+        self._fixed = list(instance.fixed_peers)
         self._start = instance.now()
         self._wall = time.time_ns()
 
@@ -148,7 +148,7 @@ class Lab:
         default of one IPv4 and one IPv6 address; without `configure` it stays unknown.
         """
         port = await self.port(host=host, family=family)
-        if self.instance.target.fixed_peers and configure:
+        if self.instance.fixed_peers and configure:
             return self._fixed_peer(port, endpoint or keepalive is not None or psk)
         made = Peer(
             self, port, private or self.rng.randbytes(32), self.rng.randbytes(32) if psk else NO_PSK
@@ -214,7 +214,7 @@ class Lab:
 
     def inner_host(self, family: int) -> str:
         """The address of the target's host inside."""
-        fixed = self.instance.target.fixed_peers
+        fixed = self.instance.fixed_peers
         if fixed and family == 4 and fixed[0].target_inner4:
             return fixed[0].target_inner4
         return "10.99.0.1" if family == 4 else "fd77:ffff::1"

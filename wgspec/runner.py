@@ -113,12 +113,14 @@ class Runner:
         one_by_one = asyncio.Semaphore(1) if self.target.parallel == 1 else None
 
         async def start(case: Case) -> None:
-            own = case.fresh and Capability.FRESH in self._offered()
+            own = self.target.one_per_case or (
+                case.fresh and Capability.FRESH in self._offered()
+            )
             gate = one_by_one or (fresh if own else shared)
             async with gate if case.cost == "q" or one_by_one else contextlib.nullcontext():
                 await (self._fresh(case) if own else self._on_shared(case))
 
-        if any(not c.fresh for c in cases):
+        if any(not c.fresh for c in cases) and not self.target.one_per_case:
             await self._get_shared()
         order = sorted(cases, key=lambda c: "lsq".index(c.cost))
         async with asyncio.TaskGroup() as group:
@@ -144,7 +146,7 @@ class Runner:
         await self._judge(case, await self._get_shared())
 
     async def _fresh(self, case: Case) -> None:
-        if not self.target.virtual and case.fresh:
+        if not self.target.virtual and not self.target.one_per_case and case.fresh:
             missing = Capability.FRESH not in self._offered()
             if missing:
                 await self._judge(case, await self._get_shared())

@@ -200,6 +200,8 @@ class Instance(ABC):
     """One running interface.  Subclasses: see the module's text."""
 
     capabilities: frozenset[Capability] = frozenset()
+    fixed_peers: tuple[FixedPeer, ...] = ()
+    """Peers that it comes with when it cannot be configured."""
     mtu: int = 1420
     slack: float = 1.5
     """Seconds that a timer may be late because the machine is busy; ~0 in virtual time."""
@@ -323,8 +325,8 @@ class Target(ABC):
     version: str = ""
     virtual: bool = False
     """Time is virtual: long cases cost nothing, and each case gets its own instance."""
-    fixed_peers: tuple[FixedPeer, ...] = ()
-    """Peers that a target comes with when it cannot be configured (see `endpoint`)."""
+    one_per_case: bool = False
+    """Each case gets an instance of its own (its peers are fixed at the start)."""
     parallel: int = 32
     """How many cases may run at one time."""
     fresh_parallel: int = 6

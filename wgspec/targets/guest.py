@@ -7,6 +7,7 @@ kind 0 is a JSON request or answer, kind 1 an inner packet behind its interface'
 they may have any shape.
 """
 
+import contextlib
 import json
 import select
 import socket
@@ -77,10 +78,9 @@ class Agent:
             packet = payload[2:]
             protocol = 0x86DD if packet[:1] and packet[0] >> 4 == 6 else 0x0800
             if (sock := self.inner.get(number)) is not None:
-                try:
+                # The interface may be down, or the packet larger than it takes.
+                with contextlib.suppress(OSError):
                     sock.sendto(packet, (f"wg{number}", protocol))
-                except OSError:
-                    pass  # the interface is down or the packet larger than it takes
             return
         request = json.loads(payload)
         answer: dict[str, Any] = {"id": request["id"]}

@@ -65,7 +65,7 @@ class TapPair(Pair):
 class Vm:
     """The running guest and the conversation with its agent."""
 
-    def __init__(self, pair: TapPair, image: vm_image.Image) -> None:
+    def __init__(self, pair: Pair, image: vm_image.Image | None) -> None:
         self.pair = pair
         self._image = image
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the guest
@@ -88,6 +88,7 @@ class Vm:
 
     def _start(self, accelerator: str) -> None:
         pair = self.pair
+        assert self._image is not None
         addresses = [f"{a}/24" for a in (pair.target4, pair.alias4)]
         addresses += [f"{a}/48" for a in (pair.target6, pair.alias6)]
         words = " ".join(f"wgspec.address={a}" for a in addresses)
@@ -105,7 +106,7 @@ class Vm:
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
         )  # fmt: skip
 
-    async def _connect(self) -> bool:
+    async def _connect(self, *, set_clock: bool = True) -> bool:
         deadline = time.monotonic() + BOOT_TIMEOUT
         while time.monotonic() < deadline:
             assert self._process is not None
@@ -114,17 +115,20 @@ class Vm:
             if "agent ready" not in self.console():
                 await asyncio.sleep(0.1)
                 continue
-            address = (self.pair.target4, guest.PORT)
             with contextlib.suppress(OSError):
-                sock = inside(self.pair.tester, lambda: socket.create_connection(address, 5))
+                sock = inside(self.pair.tester, self._dial)
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 reader, self._writer = await asyncio.open_connection(sock=sock)
                 self._reading = asyncio.create_task(self._read(reader))
-                await self.ask("set_clock", wall=time.time())
+                if set_clock:
+                    await self.ask("set_clock", wall=time.time())
                 return True
             await asyncio.sleep(0.1)
         return False
+
+    def _dial(self) -> socket.socket:
+        return socket.create_connection((self.pair.target4, guest.PORT), 5)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
@@ -322,10 +326,10 @@ class MicroVmTarget(Target):
     parallel = 12
     fresh_parallel = 4
 
-    def __init__(self, series: str) -> None:
+    def __init__(self, series: str, pair: Pair | None = None) -> None:
         self.series = series
         self.name = f"linux-{series}"
-        self.pair = TapPair()
+        self.pair = pair or TapPair()
         self._count = 0
 
     async def open(self) -> None:

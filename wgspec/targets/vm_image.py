@@ -34,7 +34,9 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 ln -s /proc/self/fd/0 /dev/stdin
-for module in $(cat /modules/order); do insmod /modules/$module || echo "insmod $module failed"; done
+for module in $(cat /modules/order); do
+    insmod /modules/$module || echo "insmod $module failed"
+done
 for knob in all default; do
     echo 0 > /proc/sys/net/ipv6/conf/$knob/accept_dad
     echo 0 > /proc/sys/net/ipv6/conf/$knob/autoconf
