@@ -100,10 +100,13 @@ class Agent:
         self._firewall = Firewall(config.node.interface)
         node, routing = config.node, config.routing
         self._routing = Routing(node.interface, node.fwmark, routing.table, routing.priority)
-        self._firewall.apply(backstop_of(config, self.state))
         prepare_host(node.underlay)
-        self._route()
         say(f"node {node.name}: key {public.base64}, {config.table.mode.value} mode")
+        # An agent before this one knew more than we do yet: leave its rules until we know.
+        self._adopting = bool(self._firewall.counts())
+        if not self._adopting:
+            self._firewall.apply(backstop_of(config, self.state))
+            self._route()
         say("the backstop is in place")
 
     @property
@@ -144,6 +147,9 @@ class Agent:
         changes = [self.state.take(s.name, s.poll()) for s in self.sources]
         for source in self.sources:
             self._problem(source.name, source.problem)
+        synced = self.state.synced(source.name for source in self.sources)
+        if synced and self._adopting:
+            self._adopting, nftables, routing = False, True, True
         nodes_changed = any(change.nodes for change in changes)
         entries_changed = any(change.entries for change in changes)
         if nodes_changed or nftables:
@@ -152,7 +158,7 @@ class Agent:
             self.plan.refresh()
         self._drive(changes)
         if nodes_changed or entries_changed or routing:
-            self._guard("routes", self._check_routes)
+            self._guard("routes", lambda: self._check_routes(nodes_changed or entries_changed))
         self._write_status()
 
     # The data plane.
@@ -170,6 +176,8 @@ class Agent:
                 return
             synced = self.state.synced(source.name for source in self.sources)
             if fresh or self._reload or (synced and not self._joined):
+                if not fresh and time.monotonic() < self._retry_at:
+                    return
                 self._dataplane.load(self.state.table, self.plan, prune=synced)
                 self._reload = False
             else:
@@ -185,6 +193,7 @@ class Agent:
         except DataPlaneError as error:
             self._problem("data plane", str(error))
             self._reload = True
+            self._retry_at = time.monotonic() + RETRY
 
     def _is_alive(self, dataplane: DataPlane) -> bool:
         """The control connection says nothing unless it ends."""
@@ -240,15 +249,20 @@ class Agent:
     # The kernel.
 
     def _check_firewall(self) -> None:
+        if self._adopting:
+            return
         if self._firewall.restore():
             self._say("the backstop's nftables were removed or changed by hand: restored")
         self._firewall.apply(backstop_of(self.config, self.state))
 
-    def _check_routes(self) -> None:
+    def _check_routes(self, updated: bool = True) -> None:
         """Repair; before the data plane is loaded there are only unreachable routes."""
+        if self._adopting:
+            return
         repaired = self._route()
         if repaired and self._joined:
-            self._say(f"routes brought up to date: {', '.join(repaired)}")
+            what = "brought up to date" if updated else "were removed or changed by hand: restored"
+            self._say(f"routes {what}: {', '.join(repaired)}")
 
     def _route(self) -> list[str]:
         plan = routes_of(self.state, local_addresses(), self._mtu(route_mtu))

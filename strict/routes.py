@@ -158,8 +158,13 @@ class Routing:
         return [f"route {_TYPES[r.kind]} {r.prefix}" for r in sorted(wanted ^ present)]
 
     def _add(self, ip: IPRoute, route: _Route) -> None:
+        arguments = route.arguments()
+        if route.gateway:
+            # Said to be on the link: with node encryption the kernel would look the
+            # gateway up in the tunnel's table, and refuse it.
+            arguments |= {"oif": _link_of(ip, route.gateway), "flags": ["onlink"]}
         try:
-            ip.route("replace", **route.arguments())
+            ip.route("replace", **arguments)
         except NetlinkError as error:
             if not route.source:
                 raise
@@ -206,6 +211,15 @@ def _from_kernel(found: Any, table: int) -> _Route:
         parse_address(source) if source and unicast else b"",
         parse_address(gateway) if gateway else b"",
     )
+
+
+def _link_of(ip: IPRoute, neighbour: AddressBytes) -> int:
+    """The device whose network the neighbour is in, 0 for none."""
+    for found in ip.get_addr(family=_FAMILIES[len(neighbour)]):
+        address = parse_address(found.get_attr("IFA_ADDRESS"))
+        if neighbour in Prefix.masked(address, found["prefixlen"]):
+            return int(found["index"])
+    return 0
 
 
 def _has_rule(ip: IPRoute, family: int, rule: Mapping[str, Any]) -> bool:
