@@ -116,13 +116,19 @@ def system_options(
 ) -> Any:  # fmt: skip
     """`system.Options` from the command line; raises click's errors."""
     from benchmarks import system as whole
-    from benchmarks.lab import preferred_congestion
+    from benchmarks.lab import allowed_congestion, preferred_congestion
     from benchmarks.loads import LOADS, Effort
 
     possible = (*LOADS, whole.START)
     if unknown := [load for load in loads if load not in possible]:
         raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(possible)}",
                                  param_hint="--load")  # fmt: skip
+    if congestion is not None and congestion not in allowed_congestion():
+        raise click.BadParameter(
+            f"{congestion!r} is none of {', '.join(allowed_congestion())} "
+            "(sysctl net.ipv4.tcp_allowed_congestion_control allows more)",
+            param_hint="--congestion",
+        )
     pinning = pinning or ("free" if quick else "both")
     length = seconds or (1.0 if quick else 5.0)
     return whole.Options(

@@ -22,6 +22,8 @@ PREFIX = "wgb"
 
 OUTER_MTU = 1500
 
+_SYSCTL = Path("/proc/sys/net/ipv4")
+
 
 class LabError(RuntimeError):
     """A command of the set-up failed; the text holds the command and what it said."""
@@ -149,11 +151,15 @@ def veth_pair(cores: tuple[int, int] | None, congestion: str) -> Iterator[Lab]:
 
 
 def preferred_congestion() -> str:
-    """bbr where the kernel has it (cubic gives less through a tunnel), else its default."""
-    sysctl = Path("/proc/sys/net/ipv4")
-    if "bbr" in (sysctl / "tcp_available_congestion_control").read_text().split():
+    """bbr where namespaces may use it (cubic gives less through a tunnel), else the default."""
+    if "bbr" in allowed_congestion():
         return "bbr"
-    return (sysctl / "tcp_congestion_control").read_text().strip()
+    return (_SYSCTL / "tcp_congestion_control").read_text().strip()
+
+
+def allowed_congestion() -> list[str]:
+    """The algorithms that a namespace may choose."""
+    return (_SYSCTL / "tcp_allowed_congestion_control").read_text().split()
 
 
 def _set_up(end: End, congestion: str) -> None:
@@ -163,8 +169,7 @@ def _set_up(end: End, congestion: str) -> None:
         "link set lo up",
     ]
     run(["ip", "-n", end.namespace, "-batch", "-"], input="\n".join(batch) + "\n")
-    setting = f"net.ipv4.tcp_congestion_control={congestion}"
-    run(["ip", "netns", "exec", end.namespace, "sysctl", "-qw", setting])
+    end.run("sh", "-c", f"cat >{_SYSCTL}/tcp_congestion_control", input=congestion)
 
 
 def _quietly(command: Sequence[str]) -> None:

@@ -110,7 +110,14 @@ class Recording:
 
     def to_json(self) -> str:
         """The file's text."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=False) + "\n"
+        parts = []
+        for key, value in {"format": FORMAT, **asdict(self)}.items():
+            if isinstance(value, list) and value:  # One item a line: small, and it can be diffed.
+                text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+            else:
+                text = json.dumps(value, indent=1).replace("\n", "\n ")
+            parts.append(f' "{key}": {text}')
+        return "{\n" + ",\n".join(parts) + "\n}\n"
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""

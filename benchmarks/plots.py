@@ -134,9 +134,10 @@ def _latency(recording: Recording, setting: str) -> str:
         if distribution.setting != setting:
             continue
         name, count = distribution.implementation, len(distribution.values)
-        shares = [(count - rank) / count for rank in range(count)]
+        ranks = tail_ranks(count)
         axes.step(
-            [value * 1e6 for value in distribution.values], shares, where="post",
+            [distribution.values[rank] * 1e6 for rank in ranks],
+            [(count - rank) / count for rank in ranks], where="post",
             color=colour(recording, name), linewidth=1.4,
             label=name if name not in seen else None,
         )  # fmt: skip
@@ -146,6 +147,12 @@ def _latency(recording: Recording, setting: str) -> str:
     axes.set_xlabel("round trip, µs")
     axes.set_ylabel("share of round trips above")
     return _finished(figure, axes)
+
+
+def tail_ranks(count: int, points: int = 150) -> list[int]:
+    """Ranks from 0 to count - 1, closer together the nearer to the tail."""
+    left = {max(1, round(count ** (step / (points - 1)))) for step in range(points)}
+    return sorted(count - remaining for remaining in left)
 
 
 def _curves(recording: Recording) -> Iterator[Plot]:

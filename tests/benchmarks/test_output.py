@@ -14,7 +14,7 @@ import pytest
 from benchmarks.compare import NothingInCommon, compare
 from benchmarks.docs import PageError, fill
 from benchmarks.model import Recording, RecordingError, load
-from benchmarks.plots import draw_all, standalone
+from benchmarks.plots import draw_all, standalone, tail_ranks
 from benchmarks.report import render
 from benchmarks.tables import result_tables, target_table
 from benchmarks.targets import TARGETS, Verdict, findings
@@ -131,6 +131,14 @@ def test_plots_take_the_pages_ink_and_are_whole_files() -> None:
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
     text = next(plot.svg for plot in plots if plot.name == "system-throughput-free")
     assert "wireguard-go" in text and "Gbit/s" in text
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 1001])
+def test_the_tail_is_drawn_whole(count: int) -> None:
+    ranks = tail_ranks(count)
+    assert ranks == sorted(set(ranks))
+    assert (ranks[0], ranks[-1]) == (0, count - 1)
+    assert len(ranks) <= 150 and set(range(max(0, count - 5), count)) <= set(ranks)
 
 
 def test_plots_are_the_same_every_time() -> None:

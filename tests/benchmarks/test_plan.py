@@ -73,6 +73,7 @@ def test_quick_is_one_short_repetition_of_the_same_loads() -> None:
         {"implementations": ("nonesuch",)},
         {"loads": ("tcp9",)},
         {"cores": "one"},
+        {"congestion": "nonesuch"},
         {"cores": "0,4095", "pinning": "pinned"},
     ],
 )

@@ -14,7 +14,13 @@ from benchmarks import iperf
 from benchmarks.cli import bench
 from benchmarks.flood import flooding, udp_drops
 from benchmarks.implementations import parse
-from benchmarks.lab import Lab, LabError, preferred_congestion, veth_pair
+from benchmarks.lab import (
+    Lab,
+    LabError,
+    allowed_congestion,
+    preferred_congestion,
+    veth_pair,
+)
 from benchmarks.meter import metered
 from benchmarks.tunnel import SOCKETS, tunnel
 
@@ -101,3 +107,9 @@ def test_processes_in_a_lab_end_with_their_context() -> None:
         lab.daemons[0].terminate()
         lab.daemons[0].communicate()
     assert_gone(lab)
+
+
+def test_the_congestion_control_is_the_one_asked_for() -> None:
+    for name in allowed_congestion():
+        with veth_pair(None, name) as lab:
+            assert iperf.tcp(lab, flows=1, reverse=False, seconds=1).congestion == name
