@@ -254,6 +254,7 @@ def test_wg_quick_reports_a_port_in_use_and_cleans_up(lab, tmp_path):
     start_program(home, "py", peer.name)
     home.run("wg", "set", peer.name, "listen-port", "51820")
     home.ip(f"link set {peer.name} up")
+    assert wait_until(lambda: ":51820" in home.run("ss", "-Hlun").stdout)
     conf = tmp_path / f"{end.name}.conf"
     quick_config(conf, end, peer, allowed="10.77.0.2/32")
     refused = home.run("wg-quick", "up", str(conf), env=QUICK, check=False)

@@ -69,10 +69,11 @@ class End:
         self.wg("set", self.name, *settings, stdin=psk)
 
     def up(self) -> None:
-        """Addresses, link up, routes to the other inner network."""
+        """Addresses, link up; returns when the port is open."""
         self.namespace.ip(f"address add {self.inner[4]}/24 dev {self.name}")
         self.namespace.ip(f"address add {self.inner[6]}/64 dev {self.name} nodad")
         self.namespace.ip(f"link set {self.name} up")
+        assert wait_until(lambda: f":{PORT}" in self.namespace.run("ss", "-Hlun").stdout)
 
     def ping(self, other: End, *words: str, family: int = 4) -> str:
         """`ping WORDS` the other end's inner address; fails when an answer is missing."""

@@ -121,12 +121,13 @@ class Interface:
             return
         self._link_up = up
         if up:
-            if not self._path_is_made:
-                self.use_ports(self.tun, self.udp)
             try:
                 self._listen(self.udp.port)
             except OSError as error:
                 self._warn(f"cannot listen on UDP port {self.udp.port}: {error.strerror}")
+            if not self._path_is_made:
+                # Last, for it may take a while: what arrives meanwhile waits in the socket.
+                self.use_ports(self.tun, self.udp)
         else:
             self._unwatch_udp()
             self.udp.close()
