@@ -172,7 +172,7 @@ class Packet:
 
 
 def parse(packet: bytes) -> tuple[Packet, int]:
-    """The fields of a well-formed packet without extension headers, and its header length."""
+    """The fields of a well-formed packet (at most one extension header), and its header length."""
     version = packet[0] >> 4
     start = (packet[0] & 15) * 4 if version == 4 else 40
     protocol = packet[9] if version == 4 else packet[6]
@@ -186,6 +186,10 @@ def parse(packet: bytes) -> tuple[Packet, int]:
         made.tos = int.from_bytes(packet[:4], "big") >> 20 & 0xFF
         made.ttl = packet[7]
         made.source, made.destination = packet[8:24], packet[24:40]
+        if protocol == 60:
+            made.protocol = protocol = packet[40]
+            made.ip_options = b"\0" + packet[41:48]
+            start = 48
     made.ports = struct.unpack_from(">HH", packet, start)
     end = start + 8
     if protocol == 6:

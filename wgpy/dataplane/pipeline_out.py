@@ -81,7 +81,8 @@ class _Slots:
     HEAD: Final = TRANSPORT_HEADER_SIZE
 
     def __init__(self, mtu: int) -> None:
-        room = self.HEAD + mtu + 16 + TAG_SIZE
+        # A small super-packet fits a slot, and cutting it needs one more segment.
+        room = self.HEAD + 2 * mtu + TAG_SIZE
         self.mtu = mtu
         self.stride = room + 63 & ~63
         # A super-packet in the last slot, and one more segment (see `segment`).
