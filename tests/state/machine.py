@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from tests.state.batched import BatchedEngine
 from tests.support.recording import RecordingCrypto, fingerprint
 from wgpy.protocol.constants import DEFAULT_PARAMETERS, NS, TYPE_INITIATION
 from wgpy.protocol.datagram import Datagram
@@ -62,7 +63,7 @@ class Side:
     name: str
     inner: bytes
     address: Endpoint
-    engine: Engine
+    engine: Engine | BatchedEngine
     key: PrivateKey
     psk: PresharedKey = NO_PRESHARED_KEY
     up: bool = True
@@ -84,7 +85,8 @@ class Flight:
 class Pair:
     """Two sides, the datagrams between them, and the time."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, batched: tuple[bool, bool] = (False, False)) -> None:
+        """`batched` says which sides use the batch path of the data plane."""
         self.random = Random(seed)
         self.crypto = RecordingCrypto()
         self.now = 1_000 * NS
@@ -93,18 +95,20 @@ class Pair:
         self.history: list[Flight] = []
         self.sent: dict[int, bytes] = {}
         self.spoofed: set[int] = set()
-        self.sides = [self._side("a", 1), self._side("b", 2)]
+        self.sides = [self._side("a", 1, batched[0]), self._side("b", 2, batched[1])]
         for side in self.sides:
             self.configure(side)
 
-    def _side(self, name: str, number: int) -> Side:
-        engine = Engine(
+    def _side(self, name: str, number: int, batched: bool) -> Side:
+        engine: Engine | BatchedEngine = Engine(
             crypto=self.crypto,
             entropy=Random(f"{name}/{self.random.random()}").randbytes,
             now=self.now,
             wall=self.wall,
             parameters=PARAMETERS,
         )
+        if batched:
+            engine = BatchedEngine(engine)
         key = PrivateKey.clamp(self.random.randbytes(32))
         engine.apply(DeviceChange(private_key=key), now=self.now)
         address = Endpoint(bytes([192, 0, 2, number]), 1000 * number)
@@ -180,33 +184,38 @@ class Pair:
             case "wake for nothing":
                 self.handle(side)
 
-    def send(self, side: Side, *, spoof: bool = False, size: int = 0) -> int:
-        """One inner packet with a number of its own."""
-        number = len(self.sent) + 1
-        source = STRANGER if spoof else side.inner
-        payload = number.to_bytes(4) + bytes(size)
-        packet = Echo(source, self.other(side).inner, 0, False, payload).encode()
-        self.sent[number] = packet
-        if spoof:
-            self.spoofed.add(number)
-        side.engine.send([packet], now=self.now)
+    def send(self, side: Side, *, spoof: bool = False, size: int = 0, count: int = 1) -> int:
+        """`count` inner packets at once, each with a number of its own; the last number."""
+        packets = []
+        for _ in range(count):
+            number = len(self.sent) + 1
+            source = STRANGER if spoof else side.inner
+            payload = number.to_bytes(4) + bytes(size)
+            packet = Echo(source, self.other(side).inner, 0, False, payload).encode()
+            self.sent[number] = packet
+            if spoof:
+                self.spoofed.add(number)
+            packets.append(packet)
+        side.engine.send(packets, now=self.now)
         self.collect(side)
         return number
 
     # What the network does.
 
-    def arrive(self, flight: Flight) -> None:
-        """A datagram reaches whoever has its address now."""
+    def arrive(self, *flights: Flight) -> None:
+        """Datagrams reach whoever has their address now: all that one side gets, at once."""
         for side in self.sides:
-            if side.address == flight.destination:
-                self.history.append(flight)
-                self._receive(side, flight)
+            mine = [flight for flight in flights if flight.destination == side.address]
+            if mine:
+                self.history += mine
+                self._receive(side, mine)
 
-    def _receive(self, side: Side, flight: Flight) -> None:
+    def _receive(self, side: Side, flights: list[Flight]) -> None:
         before, drops = fingerprint(side.engine), Counter(side.engine.drops)
-        side.engine.receive([Datagram(flight.data, flight.source)], now=self.now)
-        new = set(Counter(side.engine.drops) - drops)
-        if new & REFUSED and DropReason.MAC2_REQUIRED not in new:
+        datagrams = [Datagram(flight.data, flight.source) for flight in flights]
+        side.engine.receive(datagrams, now=self.now)
+        new = Counter(side.engine.drops) - drops
+        if new.keys() <= REFUSED and new.total() == len(flights):
             assert fingerprint(side.engine) == before, f"{new} changed the state"
         self.collect(side)
 
@@ -263,6 +272,7 @@ class Pair:
             assert side.delivered[number] == 1, "delivered twice"
         assert side.engine.pull_plaintext() == []
         self._check_memory(side)
+        self._check_schedule(side)
 
     def _check_initiation(self, side: Side, data: bytes) -> None:
         if data[0] != TYPE_INITIATION:
@@ -273,6 +283,12 @@ class Pair:
         fresh = data[4:40]
         assert fresh not in side.initiations, "sender index and ephemeral used again"
         side.initiations.append(fresh)
+
+    def _check_schedule(self, side: Side) -> None:
+        timers = [peer.timers.earliest_at() for peer in side.engine.device.peers.values()]
+        earliest = min((at for at in timers if at is not None), default=None)
+        deadline = side.engine.next_deadline()
+        assert (deadline.at if deadline else None) == earliest, "a deadline would be missed"
 
     def _check_memory(self, side: Side) -> None:
         device = side.engine.device
@@ -318,5 +334,6 @@ class Pair:
         for _ in range(4 * len(self.flying) + 100):
             if not self.flying:
                 return
-            self.arrive(self.flying.pop(0))
+            number = self.random.choice([1, 1, 2, 8])
+            self.arrive(*[self.flying.pop(0) for _ in self.flying[:number]])
         raise AssertionError("the two sides never stop answering each other")

@@ -30,15 +30,17 @@ MET = {
 def walk(seed: int) -> Pair:
     """Mostly traffic, now and then something else."""
     random = Random(seed)
-    pair = Pair(seed)
+    pair = Pair(seed, batched=(seed % 4 == 0, seed % 2 == 0))
     for _ in range(STEPS):
         side = random.choice(pair.sides)
         roll = random.random()
         if roll < 0.25:
-            for _ in range(random.choice([1, 1, 1, 2, 12])):
-                pair.send(side, spoof=random.random() < 0.1)
-        elif roll < 0.75 and pair.flying:
+            count = random.choice([1, 1, 1, 2, 12])
+            pair.send(side, spoof=random.random() < 0.1, count=count)
+        elif roll < 0.65 and pair.flying:
             strange_delivery(pair, random)
+        elif roll < 0.75 and pair.flying:
+            pair.arrive(*[pair.flying.pop(0) for _ in pair.flying[:6]])
         elif roll < 0.9:
             pair.advance(random.choice([MS, NS, 5 * NS, 15 * NS, 121 * NS, 181 * NS]))
         elif roll < 0.97:

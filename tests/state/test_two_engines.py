@@ -8,6 +8,7 @@ their distance, and when everything heals traffic flows again.
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -31,9 +32,13 @@ class TwoEngines(RuleBasedStateMachine):
 
     pair: Pair
 
-    @initialize(seed=st.integers(0, 3), talking=st.booleans())
-    def begin(self, seed: int, talking: bool) -> None:
-        self.pair = Pair(seed)
+    @initialize(
+        seed=st.integers(0, 3),
+        talking=st.booleans(),
+        batched=st.sampled_from([(False, False), (True, True), (True, False)]),
+    )
+    def begin(self, seed: int, talking: bool, batched: tuple[bool, bool]) -> None:
+        self.pair = Pair(seed, batched)
         if talking:
             self.pair.send(self.side(0))
             self.pair.settle()
@@ -47,8 +52,7 @@ class TwoEngines(RuleBasedStateMachine):
 
     @rule(side=SIDE, size=st.integers(0, 40), count=st.sampled_from([1, 1, 1, 5, 25]))
     def send(self, side: int, size: int, count: int) -> None:
-        for _ in range(count):
-            self.pair.send(self.side(side), size=size)
+        self.pair.send(self.side(side), size=size, count=count)
 
     @rule(side=SIDE)
     def send_with_a_foreign_source(self, side: int) -> None:
@@ -58,6 +62,15 @@ class TwoEngines(RuleBasedStateMachine):
     @rule()
     def deliver_the_oldest(self) -> None:
         self.pair.arrive(self.take(0))
+
+    @precondition(lambda self: self.pair.flying)
+    @rule(pick=PICK, count=st.integers(2, 8), shuffled=st.randoms(use_true_random=False))
+    def deliver_some_at_once(self, pick: int, count: int, shuffled: Random) -> None:
+        """What a receiver finds waiting: in any order, perhaps one of them twice."""
+        taken = [self.take(pick) for _ in range(min(count, len(self.pair.flying)))]
+        taken.append(taken[0])
+        shuffled.shuffle(taken)
+        self.pair.arrive(*taken)
 
     @precondition(lambda self: self.pair.flying)
     @rule()

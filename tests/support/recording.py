@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
+from typing import Any
 
 from wgpy.protocol.crypto import Aead, Buffer, Crypto, backend
 from wgpy.protocol.engine import Engine
@@ -40,12 +41,32 @@ class _RecordingAead:
         self._key = bytes(key)
         self._used = used
         self.open = self._aead.open
+        if hasattr(self._aead, "cipher"):
+            self.cipher = _RecordingCipher(self._aead.cipher, self)
 
-    def seal(self, counter: int, plaintext: Buffer, aad: Buffer = b"") -> bytes:
+    def use(self, counter: int) -> None:
+        """Remember that `counter` was sealed with; once."""
         if (self._key, counter) in self._used:
             raise NonceReuseError(f"counter {counter} was used twice")
         self._used.add((self._key, counter))
+
+    def seal(self, counter: int, plaintext: Buffer, aad: Buffer = b"") -> bytes:
+        self.use(counter)
         return self._aead.seal(counter, plaintext, aad)
+
+
+class _RecordingCipher:
+    """What a batch path takes from an Aead to seal and open in place."""
+
+    def __init__(self, cipher: Any, aead: _RecordingAead) -> None:
+        self._encrypt_into = cipher.encrypt_into
+        self._aead = aead
+        self.decrypt_into = cipher.decrypt_into
+
+    def encrypt_into(self, nonce: Buffer, data: Buffer, aad: Buffer | None, out: Any) -> Any:
+        assert not any(nonce[:4]) and aad is None
+        self._aead.use(int.from_bytes(nonce[4:], "little"))
+        return self._encrypt_into(nonce, data, aad, out)
 
 
 # What a refused message may change: counters, the load and rate meters, what is told to
