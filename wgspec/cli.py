@@ -14,7 +14,7 @@ from rich.console import Console
 
 from wgspec import mutants, report, targets, verdict
 from wgspec.case import COSTS, LEVELS, PROFILES, SECTIONS, Case, all_cases
-from wgspec.runner import Options, Result, Runner, exit_status, select
+from wgspec.runner import Options, Result, Runner, exit_status, left_out, select
 from wgspec.target import Target, Unavailable
 
 NOTHING_MATCHED = 2
@@ -42,7 +42,8 @@ def list_command(as_json: bool) -> None:
                 highlight=False, markup=False, soft_wrap=True,
             )  # fmt: skip
             for name, text in case.known.items():
-                console.print(f"{'':21}known of {name}: {text}", style="dim", markup=False)
+                line = f"{'':21}known of {name}: {text}"
+                console.print(line, style="dim", markup=False, soft_wrap=True)
     legend = [f"{k} {v}" for k, v in (LEVELS | COSTS).items()]
     console.print("\n" + "; ".join(legend), style="dim", markup=False, highlight=False)
 
@@ -108,6 +109,7 @@ def run_command(
         results = asyncio.run(Runner(target, options, expectations).run(cases))
     except Unavailable as error:
         raise click.ClickException(str(error)) from error
+    results += left_out(all_cases(), options, virtual=target.virtual)
     _finish(console, results, target, options, html_folder)
     if json_file is not None:
         report.write_json(json_file, results, target.name, chosen_seed)
@@ -156,9 +158,15 @@ def _finish(
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--list", "list_only", is_flag=True, help="Only show the faults.")
 def mutants_command(
-    names: tuple[str, ...], seed: int, jobs: int, json_file: Path | None, list_only: bool
+    names: tuple[str, ...],
+    seed: int,
+    jobs: int,
+    json_file: Path | None,
+    markdown: Path | None,
+    list_only: bool,
 ) -> None:
     """Plant faults in wgpy's engine, one at a time, and show which case catches which.
 
@@ -182,6 +190,8 @@ def mutants_command(
     )  # fmt: skip
     if json_file is not None:
         json_file.write_text(json.dumps(mutants.as_json(outcomes), indent=1) + "\n")
+    if markdown is not None:
+        markdown.write_text(mutants.as_markdown(outcomes))
     missed = [o.fault.name for o in outcomes if not o.caught_by]
     console.print(f"\n{len(outcomes) - len(missed)} of {len(outcomes)} faults caught")
     raise SystemExit(1 if missed else 0)

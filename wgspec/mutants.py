@@ -122,3 +122,23 @@ def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
         }
         for o in outcomes
     ]
+
+
+def as_markdown(outcomes: Sequence[Outcome]) -> str:
+    """A page for people."""
+    missed = sum(not o.caught_by for o in outcomes)
+    lines = [
+        "# Planted faults and the cases that catch them",
+        "",
+        "Written by `wgpy spec mutants --markdown docs/wgspec-faults.md`; the faults are in "
+        "`wgspec/faults.toml`.",
+        "",
+        f"{len(outcomes) - missed} of {len(outcomes)} caught.",
+        "",
+        "| fault | what is wrong | caught by |",
+        "|---|---|---|",
+    ]
+    for outcome in outcomes:
+        caught = ", ".join(outcome.caught_by) or f"**nothing** {outcome.trouble}"
+        lines.append(f"| {outcome.fault.name} | {outcome.fault.what} | {caught} |")
+    return "\n".join(lines) + "\n"

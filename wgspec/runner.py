@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from wgspec.case import PROFILES, Case, Mismatch
+from wgspec.case import COSTS, PROFILES, Case, Mismatch
 from wgspec.lab import Lab
 from wgspec.target import Capability, Instance, Rejected, Target, Unavailable, Unsupported
 from wgspec.transcript import Transcript
@@ -63,6 +63,20 @@ def select(cases: Iterable[Case], options: Options, *, virtual: bool) -> list[Ca
         c
         for c in cases
         if c.id in wanted or (c.cost in costs and (not wanted or c.section in wanted))
+    ]
+
+
+def left_out(cases: Iterable[Case], options: Options, *, virtual: bool) -> list[Result]:
+    """What a profile leaves out, as SKIPPED results; nothing when ids were given."""
+    if options.ids:
+        return []
+    cases = list(cases)
+    chosen = {c.id for c in select(cases, options, virtual=virtual)}
+    profiles = {cost: name for name, costs in reversed(PROFILES.items()) for cost in costs}
+    return [
+        Result(c, Verdict.SKIPPED, f"takes {COSTS[c.cost]}: in profile {profiles[c.cost]}")
+        for c in cases
+        if c.id not in chosen
     ]
 
 
@@ -113,9 +127,7 @@ class Runner:
         one_by_one = asyncio.Semaphore(1) if self.target.parallel == 1 else None
 
         async def start(case: Case) -> None:
-            own = self.target.one_per_case or (
-                case.fresh and Capability.FRESH in self._offered()
-            )
+            own = self.target.one_per_case or (case.fresh and Capability.FRESH in self._offered())
             gate = one_by_one or (fresh if own else shared)
             async with gate if case.cost == "q" or one_by_one else contextlib.nullcontext():
                 await (self._fresh(case) if own else self._on_shared(case))

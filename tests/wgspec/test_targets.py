@@ -42,9 +42,9 @@ def test_the_engine_meets_every_requirement_in_virtual_time(tmp_path: Path) -> N
 def test_a_quick_run_is_as_expected(tmp_path: Path, sut: str) -> None:
     status, verdicts, printed = run(tmp_path, sut)
     assert status == 0, printed
-    assert len(verdicts) > 60
-    if sut == "wgpy":
-        assert set(verdicts.values()) == {"PASS"}
+    ran = {v for v in verdicts.values() if v != "SKIPPED"}
+    assert len(verdicts) == 105 and sum(v != "SKIPPED" for v in verdicts.values()) > 60
+    assert ran == ({"PASS"} if sut == "wgpy" else {"PASS", "XFAIL"})
 
 
 @pytest.mark.root

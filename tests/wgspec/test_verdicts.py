@@ -8,7 +8,7 @@ import pytest
 
 from wgspec import verdict
 from wgspec.case import SECTIONS, all_cases, case
-from wgspec.runner import Options, select
+from wgspec.runner import Options, left_out, select
 from wgspec.verdict import BadExpectations, Expectation, Verdict, judge
 
 KNOWN = frozenset({"R-01", "R-02"})
@@ -111,6 +111,17 @@ def test_profiles_grow_and_virtual_time_runs_all() -> None:
     assert quick < full < long
     assert long == chosen(virtual=True)
     assert len(long) == 105
+
+
+def test_what_a_profile_leaves_out_is_skipped_with_the_reason() -> None:
+    options = Options("x", "quick")
+    skipped = {r.case.id: r for r in left_out(all_cases(), options, virtual=False)}
+    assert set(skipped) == chosen(profile="long") - chosen()
+    assert skipped["R-84"].verdict is Verdict.SKIPPED
+    assert "profile long" in skipped["R-84"].reason
+    assert "profile full" in skipped["R-74"].reason
+    assert not left_out(all_cases(), Options("x", "quick", ("R-01",)), virtual=False)
+    assert not left_out(all_cases(), options, virtual=True)
 
 
 def test_ids_run_whatever_they_cost_and_letters_keep_to_the_profile() -> None:
