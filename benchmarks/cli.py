@@ -135,7 +135,7 @@ def system_options(
         implementations=parse_implementations(implementations),
         effort=Effort(
             seconds=length,
-            trials=5 if quick else 12,
+            trials=7 if quick else 12,
             trial_seconds=max(1.0, length * 0.4),
             pings=2_000 if quick else 20_000,
         ),

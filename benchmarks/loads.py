@@ -81,7 +81,7 @@ def udp_overload(lab: Lab, effort: Effort, *, size: int) -> Outcome:
 
 
 def udp_highest(lab: Lab, effort: Effort, *, size: int) -> Outcome:
-    """The highest rate of which at most 1 % is lost."""
+    """The highest rate of which at most 1 % is lost; raises `IperfError` if none is found."""
 
     def trial(rate: float) -> iperf.Udp:
         return iperf.udp(lab, size=size, rate=rate, seconds=effort.trial_seconds)
@@ -89,7 +89,7 @@ def udp_highest(lab: Lab, effort: Effort, *, size: int) -> Outcome:
     with metered(lab) as usage:
         best = highest_rate(trial, effort.trials)
     if best is None:
-        return Outcome((Measure("received", "1/s", 0.0),), usage)
+        raise iperf.IperfError(f"more than 1 % was lost in each of {effort.trials} trials")
     measures = Measure("received", "1/s", best.rate), Measure("loss", "1", best.loss)
     return Outcome(measures, usage)
 

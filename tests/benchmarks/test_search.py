@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import loads
 from benchmarks.iperf import Udp
+from benchmarks.lab import End, Lab
 from benchmarks.loads import LOSS_LIMIT, highest_rate
 
 
@@ -56,3 +58,11 @@ def test_one_hiccup_does_not_decide() -> None:
 
     best = highest_rate(trial, 24)
     assert best is not None and 45_000 <= best.rate <= 50_000
+
+
+def test_no_rate_is_a_failure_and_not_a_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = Link(capacity=0, offer=1000, overload=0)
+    monkeypatch.setattr(loads.iperf, "udp", lambda *_, rate, **__: dead.trial(rate))
+    lab = Lab(*(End("", "", "", "", "") for _ in range(2)))
+    with pytest.raises(loads.iperf.IperfError, match="in each of 3 trials"):
+        loads.udp_highest(lab, loads.Effort(1, 3, 1, 1), size=64)
