@@ -153,7 +153,7 @@ class TwoEngines(RuleBasedStateMachine):
 
 
 TwoEngines.TestCase.settings = settings(
-    max_examples=250,
+    max_examples=150,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
