@@ -40,12 +40,13 @@ class Host:
         number, now = request["id"], request["now"]
         if request["op"] == "new":
             self._engines[number] = self._new(now, request["wall"])
-            return self._outputs(number, now)
+            return self._outputs(self._engines[number], now)
         if request["op"] == "drop":
             self._engines.pop(number, None)
             return {"now": now, "out": [], "in": []}
-        extra: Json = getattr(self, f"_{request['op']}")(self._engines[number], request, now) or {}
-        return self._outputs(number, extra.pop("now", now)) | extra
+        engine = self._engines[number]
+        extra: Json = getattr(self, f"_{request['op']}")(engine, request, now) or {}
+        return self._outputs(engine, now) | extra
 
     @staticmethod
     def _new(now: int, wall: int) -> Engine:
@@ -95,22 +96,24 @@ class Host:
     def _mtu(engine: Engine, request: Json, _now: int) -> None:
         engine.mtu = request["value"]
 
-    def _advance(self, engine: Engine, request: Json, now: int) -> Json:
+    @classmethod
+    def _advance(cls, engine: Engine, request: Json, now: int) -> Json:
         at = request["from"]
         while (deadline := engine.next_deadline()) is not None and deadline.at <= now:
             # A deadline that does not go away must not stop time.
             at = max(at + 1, deadline.at)
             engine.handle_deadline(now=at)
-            if engine.device.outbox or engine.device.inbox:
-                return {"now": at}
+            came = cls._outputs(engine, at)
+            if came["out"] or came["in"]:
+                return came
             if at >= now:
                 break
         return {"now": now}
 
-    def _outputs(self, number: int, now: int) -> Json:
+    @staticmethod
+    def _outputs(engine: Engine, now: int) -> Json:
         from wgpy.protocol.endpoint import format_address
 
-        engine = self._engines[number]
         out = [
             [
                 bytes(data).hex(),
