@@ -43,19 +43,27 @@ class Node:
     would.
     """
 
-    def __init__(self, world: World, name: str, engine: Engine, key: PrivateKey) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        engine: Engine,
+        key: PrivateKey,
+        inner: AddressBytes,
+        address: Endpoint,
+    ) -> None:
         self.world = world
         self.name = name
         self.engine = engine
         self.private_key = key
         self.public_key = PublicKey(world.crypto.public_key(key))
-        self.inner: AddressBytes = b""
+        self.inner = inner
         self.echo = True
         self.inbox: deque[bytes] = deque(maxlen=_INBOX)
         self.received = 0
         self.answered: dict[int, int] = {}
         self.access: Access | None = None
-        self._address = Endpoint(b"", 0)
+        self._address = address
         self._wakes_at: int | None = None
 
     @property
@@ -220,9 +228,9 @@ class World:
             parameters=parameters or self.parameters,
         )
         key = PrivateKey.clamp(self.random(f"key/{name}").randbytes(32))
-        node = Node(self, name, engine, key)
-        node.inner = inner or (_INNER + number).to_bytes(4)
-        node._address = address or Endpoint((_OUTER + number).to_bytes(4), _PORT)
+        inner = inner or (_INNER + number).to_bytes(4)
+        address = address or Endpoint((_OUTER + number).to_bytes(4), _PORT)
+        node = Node(self, name, engine, key, inner, address)
         wire = self.random(f"wire/{name}")
         node.access = Access(node, Pipe(link or Link(), wire), Pipe(downlink, wire), nat)
         self.network.attach(node.access)
