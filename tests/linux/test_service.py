@@ -233,3 +233,41 @@ def test_a_port_in_use_is_refused_and_nothing_applied(home, name, state):
         "7003",
         "off",
     ]
+
+
+def test_a_host_without_ipv6(home, name):
+    home.run("sysctl", "-qw", *(f"net.ipv6.conf.{w}.disable_ipv6=1" for w in ("all", "default")))
+    start(home, name)
+    home.run("wg", "set", name, "listen-port", "7005")
+    home.ip(f"link set {name} up")
+    assert wait_until(lambda: "0.0.0.0:7005" in udp_ports(home))
+
+
+def test_the_mark_is_on_what_is_sent(home, name):
+    """Only marked packets have a route to the peer: they get there."""
+    start(home, name)
+    other = home.lab.namespace("other")
+    home.lab.veth(home, other, "192.0.2.1/24", "192.0.2.2/24")
+    home.ip("rule add priority 10 not fwmark 0x77 to 192.0.2.2 unreachable")
+    public_key = subprocess.run(["wg", "genkey"], capture_output=True, text=True).stdout.strip()
+    with other.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("", 7006))
+        peer.settimeout(10)
+        home.run(
+            "wg",
+            "set",
+            name,
+            "fwmark",
+            "0x77",
+            "private-key",
+            "/dev/stdin",
+            "peer",
+            public_key,
+            "endpoint",
+            "192.0.2.2:7006",
+            "persistent-keepalive",
+            "1",
+            stdin=public_key.replace(public_key[0], "A"),
+        )
+        home.ip(f"link set {name} up")
+        assert len(peer.recv(1000)) == 148
