@@ -110,6 +110,7 @@ def run_command(
     except Unavailable as error:
         raise click.ClickException(str(error)) from error
     results += left_out(all_cases(), options, virtual=target.virtual)
+    results.sort(key=lambda r: r.case.number)
     _finish(console, results, target, options, html_folder)
     if json_file is not None:
         report.write_json(json_file, results, target.name, chosen_seed)
