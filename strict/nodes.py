@@ -115,6 +115,8 @@ class NodeRegistry:
             del self._by_key[old.public_key]
         if node.public_key is not None:
             self._by_key[node.public_key] = node.name
+        # Who claims last comes last: whoever is told all nodes in this order, owns alike.
+        self._nodes.pop(node.name, None)
         self._nodes[node.name] = node
         self._claim(node.name, old, node)
         return True

@@ -51,13 +51,16 @@ MAX_FLOWS: Final = 65_536
 class StrictPolicy:
     """The table in force; implements `wgpy.dataplane.control.ControlledPolicy`."""
 
+    __slots__ = ("_flows", "_old", "_seen", "loads", "table", "verdict_listener")
+
     def __init__(self) -> None:
         self.table = StrictTable()
         self.verdict_listener: Callable[[Mapping[str, Any]], None] | None = None
         self.loads = 0
         self._old: list[StrictTable] = []
         self._flows: dict[bytes, Verdict] = {}
-        self._flows_of = (self.table, 0)
+        self._seen = 0
+        """The generation that the flows were judged in; another table has a greater one."""
 
     @property
     def generation(self) -> int:
@@ -66,11 +69,10 @@ class StrictPolicy:
     def egress(self, source: bytes, destination: bytes, packet: Buffer) -> Verdict:
         """See `StrictTable.decide`; remembered per flow until the table changes."""
         table = self.table
-        if self._flows_of != (table, table.generation):
-            self._flows_of = (table, table.generation)
+        if table.generation != self._seen:
+            self._seen = table.generation
             self._flows.clear()
-        flow = source + destination
-        verdict = self._flows.get(flow)
+        verdict = self._flows.get(source + destination)
         if verdict is not None:
             return verdict
         decision = table.decide(source, destination, packet)
@@ -79,7 +81,7 @@ class StrictPolicy:
         if not decision.verdict.per_packet:
             if len(self._flows) >= MAX_FLOWS:
                 self._flows.clear()
-            self._flows[flow] = decision.verdict
+            self._flows[source + destination] = decision.verdict
         return decision.verdict
 
     def ingress(

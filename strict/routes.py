@@ -43,8 +43,8 @@ _MAIN: Final = 254
 _UNICAST, _UNREACHABLE, _THROW = 1, 7, 9
 _METRICS: Final = {_THROW: 5, _UNICAST: 10, _UNREACHABLE: LAST_RESORT}
 _TYPES: Final = {_UNICAST: "unicast", _UNREACHABLE: "unreachable", _THROW: "throw"}
-_FAMILIES: Final = {4: socket.AF_INET, 16: socket.AF_INET6}
 _PROC: Final = Path("/proc/sys/net")
+_FAMILIES: Final = {4: socket.AF_INET, 16: socket.AF_INET6}
 
 
 class RoutingError(Exception):
@@ -129,7 +129,7 @@ class Routing:
             raise RoutingError(f"the kernel refused to remove a route or rule: {error}") from error
 
     def _rules(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for family in _FAMILIES.values():
+        for family in _families():
             first = self._priority
             yield family, {"priority": first, "fwmark": self._mark, "table": _MAIN}
             for at, table in ((first + 1, self._direct), (first + 2, _MAIN)):
@@ -189,11 +189,16 @@ class Routing:
 
     def _present(self, ip: IPRoute) -> Iterator[_Route]:
         """Our routes as the kernel has them."""
-        for family in _FAMILIES.values():
+        for family in _families():
             for table in (self._table, self._direct, _MAIN):
                 for found in ip.get_routes(family=family, table=table):
                     if found["proto"] == PROTOCOL and found["type"] in _METRICS:
                         yield _from_kernel(found, table)
+
+
+def _families() -> list[int]:
+    """IPv6 may be switched off for good."""
+    return [f for f in _FAMILIES.values() if f == socket.AF_INET or (_PROC / "ipv6").exists()]
 
 
 def _from_kernel(found: Any, table: int) -> _Route:

@@ -5,6 +5,7 @@ A frozen value: changing anything means a new one, which the table takes as a wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -29,6 +30,25 @@ class OverlapRefused(ValueError):
     """Node addresses inside the pod CIDRs: strict mode would cut the node off."""
 
 
+class PrefixSet:
+    """A few prefixes, asked often whether one of them holds an address."""
+
+    __slots__ = ("_by_size",)
+
+    def __init__(self, prefixes: Iterable[Prefix]) -> None:
+        self._by_size: dict[int, list[tuple[int, int]]] = {4: [], 16: []}
+        for prefix in prefixes:
+            shift = len(prefix.ip) * 8 - prefix.length
+            self._by_size[len(prefix.ip)].append((shift, int.from_bytes(prefix.ip) >> shift))
+
+    def __contains__(self, address: AddressBytes) -> bool:
+        value = int.from_bytes(address)
+        for shift, number in self._by_size[len(address)]:  # noqa: SIM110: any() takes twice as long
+            if value >> shift == number:
+                return True
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class TableConfig:
     """The settings of one node's table; validated when built."""
@@ -45,9 +65,15 @@ class TableConfig:
     """Control-plane addresses besides the nodes that carry the label."""
     etcd_ports: tuple[int, ...] = ETCD_PORTS
     allow_remote_node_identities: bool = False
+    pods: PrefixSet = field(init=False, repr=False, compare=False)
+    """The pod CIDRs, to ask."""
+    nodes: PrefixSet = field(init=False, repr=False, compare=False)
+    """The node CIDRs, to ask."""
 
     def __post_init__(self) -> None:
         """Raises `OverlapRefused`; ValueError when strict mode has no pod CIDRs."""
+        object.__setattr__(self, "pods", PrefixSet(self.pod_cidrs))
+        object.__setattr__(self, "nodes", PrefixSet(self.node_cidrs))
         if self.mode is Mode.STRICT and not self.pod_cidrs:
             raise ValueError(
                 "strict mode needs pod_cidrs: it could not tell pods from the world without them"
@@ -73,7 +99,7 @@ class TableConfig:
 
     def is_pod(self, address: AddressBytes) -> bool:
         """Whether the pod CIDRs hold a packed address."""
-        return any(address in cidr for cidr in self.pod_cidrs)
+        return address in self.pods
 
     def is_control_plane(self, address: AddressBytes, node: Node | None) -> bool:
         """By label or by address."""

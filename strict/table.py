@@ -203,14 +203,14 @@ class StrictTable:
         config = self.config
         if config is None:
             return Kind.WORLD
-        pod = config.is_pod(address)
+        pod = address in config.pods
         if self.nodes.at(address) is not None and (
             not pod or config.allow_remote_node_identities or config.mode is Mode.DEFAULT
         ):
             return Kind.NODE
         if pod:
             return Kind.POD
-        return Kind.NODE if any(address in cidr for cidr in config.node_cidrs) else Kind.WORLD
+        return Kind.NODE if address in config.nodes else Kind.WORLD
 
     def opted_out(self, node: Node | None) -> bool:
         """Whether a node keeps its own traffic (not its pods') out of the tunnel."""
