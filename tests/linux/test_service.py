@@ -102,6 +102,25 @@ def test_foreground_tells_why_it_ended_and_ends_with_0(home, name, tmp_path):
     assert "the TUN device was deleted" in log.read_text()
 
 
+def test_verbose_tells_events_and_drops_by_name_and_no_contents(home, name, tmp_path):
+    log = tmp_path / "log"
+    home.start(PROGRAM, "-f", name, env={"LOG_LEVEL": "verbose"}, log=log)
+    assert wait_until(lambda: path_of(name).exists())
+    key = subprocess.run(["wg", "genkey"], capture_output=True, text=True).stdout
+    home.run("wg", "set", name, "private-key", "/dev/stdin", stdin=key)
+    home.ip(f"link set {name} up")
+    home.ip(f"address add 10.5.0.1/24 dev {name}")
+    assert wait_until(
+        lambda: (
+            home.run("ping", "-c1", "-W1", "-p", "5e", "10.5.0.2", check=False)
+            and "NO_PEER (no allowed IPs cover the destination" in log.read_text()
+        )
+    )
+    told = log.read_text()
+    assert "source 10.5.0.1, destination 10.5.0.2" in told
+    assert "^^^^" not in told and key.strip() not in told
+
+
 def test_silent_means_silent(home, name, tmp_path):
     log = tmp_path / "log"
     process = home.start(PROGRAM, "-f", name, env={"LOG_LEVEL": "silent"}, log=log)

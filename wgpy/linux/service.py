@@ -16,6 +16,7 @@ from wgpy.dataplane.control import ControlledPolicy, ControlServer, Record
 from wgpy.dataplane.device import Interface
 from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import DeviceGone
+from wgpy.dataplane.trace import in_words
 from wgpy.linux.clock import LinuxClock, entropy
 from wgpy.linux.link import LinkWatch
 from wgpy.linux.signals import FolderWatch, Signals
@@ -166,4 +167,4 @@ class Service:
         self._log.error(f"configuration refused: {error}")
 
     def _trace(self, event: Event) -> None:
-        self._log.verbose(str(event))
+        self._log.verbose(in_words(event))
