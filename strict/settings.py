@@ -43,7 +43,8 @@ class PrefixSet:
 
     def __contains__(self, address: AddressBytes) -> bool:
         value = int.from_bytes(address)
-        for shift, number in self._by_size[len(address)]:  # noqa: SIM110: any() takes twice as long
+        # A plain loop: any() with a generator takes twice as long.
+        for shift, number in self._by_size[len(address)]:  # noqa: SIM110
             if value >> shift == number:
                 return True
         return False
