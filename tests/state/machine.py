@@ -36,8 +36,8 @@ PARAMETERS = replace(
 )
 
 # The batch path wants room for a whole super-packet of counters, or it leaves a session
-# near its end to the readable path.
-BATCHED = replace(PARAMETERS, reject_after_messages=2**20)
+# near its end to the readable path.  Rarely under load, so that it has much to carry.
+BATCHED = replace(PARAMETERS, reject_after_messages=2**20, under_load_backlog=30)
 
 # The message itself was wrong: nothing at all may follow from it.
 REFUSED = frozenset(
@@ -54,7 +54,7 @@ REFUSED = frozenset(
 
 ADMINISTRATION = (
     "new private key", "remove peer", "configure peer", "other preshared key", "same preshared key",
-    "down", "up", "keepalive 25", "keepalive off", "wake for nothing",
+    "down", "up", "disallow its address", "keepalive 25", "keepalive off", "wake for nothing",
 )  # fmt: skip
 
 STRANGER = bytes([10, 9, 9, 9])
@@ -72,6 +72,7 @@ class Side:
     psk: PresharedKey = NO_PRESHARED_KEY
     up: bool = True
     knows_peer: bool = False
+    allows: bool = False
     delivered: Counter[int] = field(default_factory=Counter)
     last_initiation: int | None = None
     initiations: list[bytes] = field(default_factory=list)
@@ -84,6 +85,7 @@ class Flight:
     data: bytes
     source: Endpoint
     destination: Endpoint
+    at: int = 0
 
 
 class Pair:
@@ -135,7 +137,16 @@ class Pair:
         )
         side.engine.apply(DeviceChange(replace_peers=not side.knows_peer, peers=(change,)),
                           now=self.now)  # fmt: skip
-        side.knows_peer = True
+        side.knows_peer = side.allows = True
+        self.collect(side)
+
+    def disallow(self, side: Side) -> None:
+        """Take the other side's inner address from it; its session goes on."""
+        public = PublicKey(self.crypto.public_key(self.other(side).key))
+        prefix = AllowedIp(Prefix(self.other(side).inner, 32), remove=True)
+        change = PeerChange(public, allowed_ips=(prefix,))
+        side.engine.apply(DeviceChange(peers=(change,)), now=self.now)
+        side.allows = False
         self.collect(side)
 
     def forget_peer(self, side: Side) -> None:
@@ -175,6 +186,8 @@ class Pair:
                 self.new_key(side)
             case "remove peer" if side.knows_peer:
                 self.forget_peer(side)
+            case "disallow its address" if side.knows_peer:
+                self.disallow(side)
             case "configure peer":
                 self.configure(side)
             case "other preshared key" | "same preshared key":
@@ -217,11 +230,14 @@ class Pair:
     def _receive(self, side: Side, flights: list[Flight]) -> None:
         before, drops = fingerprint(side.engine), Counter(side.engine.drops)
         datagrams = [Datagram(flight.data, flight.source) for flight in flights]
+        delivered = side.delivered.total()
         side.engine.receive(datagrams, now=self.now)
         new = Counter(side.engine.drops) - drops
         if new.keys() <= REFUSED and new.total() == len(flights):
             assert fingerprint(side.engine) == before, f"{new} changed the state"
         self.collect(side)
+        young = sum(self.now - flight.at < PARAMETERS.reject_after_time for flight in flights)
+        assert side.delivered.total() - delivered <= young, "delivered under expired keys (§6.2)"
 
     # Time.
 
@@ -263,7 +279,9 @@ class Pair:
         for data, endpoint in side.engine.pull_datagrams():
             assert side.up, "a device that is down said something"
             self._check_initiation(side, bytes(data))
-            self.flying.append(Flight(bytes(data), side.address, endpoint.without_source()))
+            self.flying.append(
+                Flight(bytes(data), side.address, endpoint.without_source(), self.now)
+            )
         other = self.other(side)
         for packet in side.engine.pull_packets():
             echo = parse(packet)
@@ -272,6 +290,7 @@ class Pair:
             assert packet == self.sent[number], "delivered what nobody sent"
             assert number not in self.spoofed and echo.source == other.inner
             assert side.knows_peer, "delivered from a peer that was removed"
+            assert side.allows, "delivered from a source that is not allowed any more"
             side.delivered[number] += 1
             assert side.delivered[number] == 1, "delivered twice"
         assert side.engine.pull_plaintext() == []

@@ -8,6 +8,7 @@ their distance, and when everything heals traffic flows again.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -93,12 +94,13 @@ class TwoEngines(RuleBasedStateMachine):
         self.pair.flying.append(self.take(pick, keep=True))
 
     @precondition(lambda self: self.pair.history)
-    @rule(age=st.integers(1, 40), stolen=st.booleans())
-    def replay(self, age: int, stolen: bool) -> None:
-        old = self.pair.history[-min(age, len(self.pair.history))]
-        thief = Endpoint(bytes([203, 0, 113, 7]), 7)
-        source = thief if stolen else old.source
-        self.pair.arrive(Flight(old.data, source, old.destination))
+    @rule(age=st.integers(1, 40), count=st.integers(1, 12), stolen=st.booleans())
+    def replay(self, age: int, count: int, stolen: bool) -> None:
+        old = self.pair.history[-age:][:count]
+        if stolen:
+            thief = Endpoint(bytes([203, 0, 113, 7]), 7)
+            old = [replace(flight, source=thief) for flight in old]
+        self.pair.arrive(*old)
 
     @precondition(lambda self: self.pair.flying)
     @rule(pick=PICK, bit=PICK)
@@ -107,13 +109,13 @@ class TwoEngines(RuleBasedStateMachine):
         data = bytearray(flight.data)
         bit %= len(data) * 8
         data[bit // 8] ^= 1 << bit % 8
-        self.pair.arrive(Flight(bytes(data), flight.source, flight.destination))
+        self.pair.arrive(replace(flight, data=bytes(data)))
 
     @precondition(lambda self: self.pair.flying)
     @rule(pick=PICK)
     def reflect(self, pick: int) -> None:
         flight = self.take(pick)
-        self.pair.arrive(Flight(flight.data, flight.destination, flight.source))
+        self.pair.arrive(replace(flight, source=flight.destination, destination=flight.source))
 
     @rule(side=SIDE, data=st.binary(max_size=160))
     def garbage(self, side: int, data: bytes) -> None:
