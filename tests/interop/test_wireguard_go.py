@@ -30,6 +30,26 @@ def test_handshake_and_data(lab, pair, outer, psk):
     assert left.transfer() == right.transfer()[::-1]
 
 
+@pytest.mark.parametrize("pair", MIXED, ids="-".join)
+def test_link_local_outer_addresses(lab, pair):
+    """An endpoint with a zone, and answers that leave from a link-local source."""
+    left, right = make_ends(lab, *pair)
+    devices = {}
+    for end in (left, right):
+        shown = end.namespace.run("ip", "-br", "link", "show", "type", "veth").stdout
+        devices[end.name] = shown.split("@")[0]
+        command = ["ip", "-br", "-6", "address", "show", "scope", "link", "dev", devices[end.name]]
+        assert wait_until(lambda e=end, c=command: "fe80" in e.namespace.run(*c).stdout)
+        end.outer[6] = end.namespace.run(*command).stdout.split()[2].split("/")[0]
+    left.configure(right, "endpoint", f"[{right.outer[6]}%{devices[left.name]}]:{PORT}")
+    right.configure(left)
+    for end in (left, right):
+        end.up()
+    left.ping(right, "-c2", "-i0.2")
+    right.ping(left, "-c2", "-i0.2", family=6)
+    assert right.peer_endpoint().startswith(f"[{left.outer[6]}")  # the zone: ours only
+
+
 def test_a_wrong_preshared_key_lets_nothing_through(lab):
     left, right = make_ends(lab, "py", "go")
     connect(left, right, psk=wg("genpsk"))
