@@ -14,7 +14,7 @@ from wgpy.protocol.endpoint import Endpoint
 from wgpy.sim.clock import Scheduler, VirtualClock
 from wgpy.sim.link import Fate, Link, Pipe
 from wgpy.sim.nat import Nat
-from wgpy.sim.world import World
+from wgpy.sim.world import SimulationError, World
 
 OUTSIDE = bytes([203, 0, 113, 1])
 INSIDE = Endpoint(bytes([192, 168, 0, 2]), 5000)
@@ -180,6 +180,28 @@ def test_names_and_addresses_are_taken_once() -> None:
         world.add("a")
     with pytest.raises(ValueError, match="taken"):
         world.add("b", address=node.address)
+
+
+def test_an_engine_that_leaves_a_deadline_in_the_past_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    a, b = world.add("a"), world.add("b")
+    world.join(a, b)
+    a.ping(b)
+    monkeypatch.setattr(a.engine, "handle_deadline", lambda **_: None)
+    with pytest.raises(SimulationError, match="still due"):
+        world.run_for(20 * NS)
+
+
+def test_ipv6_inside_and_outside() -> None:
+    world = World()
+    a = world.add("a", inner=bytes(15) + b"\1", address=Endpoint(b"\xfd" + bytes(14) + b"\1", 1))
+    b = world.add("b", inner=bytes(15) + b"\2", address=Endpoint(b"\xfd" + bytes(14) + b"\2", 2))
+    world.join(a, b)
+    a.ping(b, 5)
+    world.run_for(NS)
+    assert list(a.answered) == [5]
 
 
 def test_nothing_secret_is_in_a_time_line() -> None:
