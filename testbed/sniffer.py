@@ -46,6 +46,8 @@ KEPT: Final = 20_000
 """Records of plaintext kept, the oldest forgotten first; counts go on beyond."""
 KEPT_SEALED: Final = 2_000
 """Records of WireGuard frames kept, the first ones."""
+LATEST_SEALED: Final = 200
+"""And the last ones, in `latest`."""
 
 _HEADER = struct.Struct("=IIIHHIIHH4xHHiHBB")
 
@@ -87,6 +89,7 @@ class Sniffer:
         self.missed = 0
         self._sealed = 0
         self.sealed_at: Counter[str] = Counter()
+        self.latest: deque[Record] = deque(maxlen=LATEST_SEALED)
         self.records: deque[Record] = deque(maxlen=KEPT)
         self._canaries: set[bytes] = set()
         self._ports = dict(ports)
@@ -169,6 +172,7 @@ class Sniffer:
         if packet.kind is Kind.WIREGUARD:
             self._sealed += 1
             self.sealed_at[port] += 1
+            self.latest.append(Record(at, port, packet, length, frame))
             if self._sealed > KEPT_SEALED and self._on_record is None:
                 return
         record = Record(at, port, packet, length, frame)
