@@ -53,11 +53,11 @@ class MemoryTunEdge:
 class LinuxTunEdge:
     """The host's side is a packet socket on the device: all that passes, as it passes."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, device: type[LinuxTun] = LinuxTun) -> None:
         self._namespace = lab.namespace("tun")
         name = lab.interface()
         with self._namespace.entered():
-            self.tun = LinuxTun(name, mtu=9000)
+            self.tun = device(name, mtu=9000)
             self._namespace.run("sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1")
             self._namespace.ip(f"link set {name} up")
             self._host = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
@@ -107,7 +107,7 @@ class MemoryUdpEdge:
 
 
 class LinuxUdpEdge:
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, port: type[LinuxUdp] = LinuxUdp) -> None:
         self._left, self._right = lab.namespace("left"), lab.namespace("right")
         self._device, _ = lab.veth(
             self._left,
@@ -115,8 +115,8 @@ class LinuxUdpEdge:
             " ".join(f"{a}/{64 if ':' in a else 24}" for a in LEFT),
             " ".join(f"{a}/{64 if ':' in a else 24}" for a in RIGHT),
         )
-        self.left = lambda: _Inside(self._left, LinuxUdp())
-        self.right = lambda: _Inside(self._right, LinuxUdp())
+        self.left = lambda: _Inside(self._left, port())
+        self.right = lambda: _Inside(self._right, port())
 
     def lose(self, address: str) -> None:
         length = 64 if ":" in address else 24

@@ -1,4 +1,4 @@
-"""One contract, two twins: everything here runs on Linux and in memory."""
+"""One contract: everything here runs on Linux, plain and with offloads, and in memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,18 @@ from tests.linux.edges import (
     ready,
 )
 from wgpy.dataplane.ports import DeviceGone
+from wgpy.linux.gso import GsoUdp
+from wgpy.linux.tun import LinuxTun
+from wgpy.linux.udp import LinuxUdp
+from wgpy.linux.vnet import VnetTun
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.endpoint import Endpoint, parse_address
 
-TWINS = [pytest.param("linux", marks=pytest.mark.root), "memory"]
+TWINS = [
+    pytest.param("linux", marks=pytest.mark.root),
+    pytest.param("offload", marks=pytest.mark.root),
+    "memory",
+]
 
 IPV4 = bytes.fromhex("45000020000100004011f6c8c0000201c000020204d204d3000c0000") + b"wgpy"
 IPV6 = bytes.fromhex("6000000000083b40") + parse_address("fd00::1") + parse_address("fd00::2")
@@ -32,7 +40,8 @@ def tun_edge(request):
         edge = MemoryTunEdge()
         yield edge
     else:
-        edge = LinuxTunEdge(request.getfixturevalue("lab"))
+        device = LinuxTun if request.param == "linux" else VnetTun
+        edge = LinuxTunEdge(request.getfixturevalue("lab"), device)
         with closing(edge):
             yield edge
     edge.tun.close()
@@ -42,7 +51,8 @@ def tun_edge(request):
 def udp_edge(request):
     if request.param == "memory":
         return MemoryUdpEdge()
-    return LinuxUdpEdge(request.getfixturevalue("lab"))
+    port = LinuxUdp if request.param == "linux" else GsoUdp
+    return LinuxUdpEdge(request.getfixturevalue("lab"), port)
 
 
 def large(size: int) -> bytes:

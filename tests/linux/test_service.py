@@ -150,6 +150,16 @@ def test_two_starts_in_two_namespaces_are_refused_by_the_socket(lab, home, name)
     assert home.run("wg", "show", name).returncode == 0
 
 
+def test_of_many_starts_at_once_one_wins(lab, name):
+    homes = [lab.namespace(f"home{n}") for n in range(3)] * 2
+    starts = [home.start(PROGRAM, name) for home in homes]
+    statuses = [start.wait(60) for start in starts]
+    assert sorted(statuses) == [0] + [1] * 5
+    winner = homes[statuses.index(0)]
+    assert winner.run("wg", "show", name).returncode == 0
+    assert sum(len(home.pids()) for home in homes[:3]) == 1
+
+
 def test_a_stale_socket_is_replaced(home, name):
     pid = start(home, name)
     os.kill(pid, signal.SIGKILL)

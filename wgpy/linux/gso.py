@@ -98,7 +98,7 @@ class GsoUdp(LinuxUdp):
         view = memoryview(self._gro_buffer)
         for fd in self._by_fd:
             before = len(received)
-            while len(received) - before < limit // len(self._by_fd):
+            while len(received) - before < -(-limit // len(self._by_fd)):
                 train = self.receive_train(fd, self._gro_buffer)
                 if train is None:
                     break

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, Protocol, TypeVar
@@ -56,9 +57,10 @@ class UnixListener:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            self._bind()
-            self.socket.listen(MAX_CONNECTIONS)
-            self._identity = _identity(path)
+            with _locked(path.parent):
+                self._bind()
+                self.socket.listen(MAX_CONNECTIONS)
+                self._identity = _identity(path)
         except BaseException:
             self.socket.close()
             raise
@@ -100,6 +102,17 @@ class UnixListener:
                 self.socket.bind(str(self.path))
         finally:
             os.umask(old_mask)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One at a time: a socket between its `bind` and its `listen` looks stale to others."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
