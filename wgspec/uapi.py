@@ -110,6 +110,15 @@ class Client:
             raise Rejected(abs(errno))
         return [line for line in lines if line[0] != "errno"]
 
+    async def listening(self) -> bool:
+        """Whether somebody accepts connections there (the path appears a moment before)."""
+        try:
+            _, writer = await asyncio.open_unix_connection(str(self.path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        writer.close()
+        return True
+
     async def apply(self, change: DeviceConfig) -> None:
         await self.exchange(encode(change))
 

@@ -125,7 +125,7 @@ class ProgramInstance(RealTimeInstance):
 
     async def _until_socket(self) -> None:
         deadline = self.now() + START_TIMEOUT
-        while not self.client.path.exists():
+        while not await self.client.listening():
             assert self._process is not None
             if self._process.poll() is not None:
                 raise Unavailable(f"`{self.command}` ended at once: {self.diagnostics()}")
