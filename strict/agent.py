@@ -14,6 +14,7 @@ routes hold, and the agent starts it again.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import selectors
@@ -45,6 +46,7 @@ from strict.routes import (
 from strict.state import Changes, ClusterState
 from strict.watch import KernelWatch, drain
 from wgpy.protocol.crypto import backend
+from wgpy.protocol.endpoint import Prefix
 from wgpy.protocol.keys import PublicKey
 
 TICK: Final = 0.25
@@ -86,6 +88,8 @@ class Agent:
         self._retry_at = 0.0
         self._check_at = 0.0
         self._status = ""
+        self._local_pods: set[Prefix] = set()
+        self._lock = _only_one(folder / f"{config.node.interface}.lock")
         self._stamp = self._look_at_files()
         missing = [d for d in config.node.underlay if d not in link_mtus(config.node.underlay)]
         if missing:
@@ -136,6 +140,7 @@ class Agent:
             if self._dataplane is not None:
                 self._dataplane.close()
             self._status_path.unlink(missing_ok=True)
+            os.close(self._lock)
 
     def tick(self, *, nftables: bool = False, routing: bool = False) -> None:
         """One round: everything that may have changed is looked at once."""
@@ -151,14 +156,15 @@ class Agent:
         if synced and self._adopting:
             self._adopting, nftables, routing = False, True, True
         nodes_changed = any(change.nodes for change in changes)
-        entries_changed = any(change.entries for change in changes)
         if nodes_changed or nftables:
             self._guard("backstop", self._check_firewall)
         if nodes_changed:
             self.plan.refresh()
         self._drive(changes)
-        if nodes_changed or entries_changed or routing:
-            self._guard("routes", lambda: self._check_routes(nodes_changed or entries_changed))
+        changed = nodes_changed or self.state.local_pods != self._local_pods
+        if changed or routing:
+            self._local_pods = set(self.state.local_pods)
+            self._guard("routes", lambda: self._check_routes(changed))
         self._write_status()
 
     # The data plane.
@@ -396,6 +402,23 @@ class Agent:
         finally:
             for item in extra:
                 selector.unregister(item)
+
+
+def _only_one(path: Path) -> int:
+    """Hold the lock of the interface's agent as long as this process lives.
+
+    Raises `AgentError` when another agent holds it: they would undo each other's work.
+    """
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AgentError(
+            f"another agent keeps {path.stem}: `wgpy strict status` names its process"
+        ) from None
+    return descriptor
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -145,6 +145,8 @@ def down(path: Path) -> None:
         _wait_until_gone(node.interface)
         Routing(node.interface, node.fwmark, routing.table, routing.priority).remove()
         Firewall(node.interface).remove()
+        for suffix in ("agent", "lock"):
+            (SOCKET_FOLDER / f"{node.interface}.{suffix}").unlink(missing_ok=True)
     except (DocumentRefused, FirewallError, RoutingError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{node.interface} is down: its routes and nftables are removed")

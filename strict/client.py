@@ -26,6 +26,8 @@ SOCKET_FOLDER: Final = Path("/var/run/wireguard")
 TIMEOUT: Final = 30.0
 CHUNK: Final = 1000
 """Items per request of a bulk load."""
+UPDATE_CHUNK: Final = 250
+"""Items per request of a change to the table in force: about a millisecond."""
 WINDOW: Final = 8
 """Requests on the way at once."""
 
@@ -118,11 +120,12 @@ class ControlClient:
     ) -> list[dict[str, str]]:
         """Change single items, deletions first; returns the nodes that were refused."""
         refused: list[dict[str, str]] = []
+        gone = ([str(prefix), source.text] for prefix, source in delete_entries)
         for request in itertools.chain(
-            _chunks("delete_entries", ([str(p), source.text] for p, source in delete_entries)),
-            _chunks("delete_nodes", delete_nodes),
-            _chunks("nodes", map(node_to_wire, nodes)),
-            _chunks("entries", map(entry_to_wire, entries)),
+            _chunks("delete_entries", gone, UPDATE_CHUNK),
+            _chunks("delete_nodes", delete_nodes, UPDATE_CHUNK),
+            _chunks("nodes", map(node_to_wire, nodes), UPDATE_CHUNK),
+            _chunks("entries", map(entry_to_wire, entries), UPDATE_CHUNK),
         ):
             refused += self.request("update", **request)["refused"]
         return refused
@@ -198,9 +201,9 @@ def _check(message: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _chunks(key: str, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
+def _chunks(key: str, items: Iterable[Any], size: int = CHUNK) -> Iterator[dict[str, Any]]:
     iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, CHUNK)):
+    while chunk := list(itertools.islice(iterator, size)):
         yield {key: chunk}
 
 

@@ -411,6 +411,14 @@ def test_a_missing_underlay(world: World, tmp_path: Path) -> None:
     assert not world.journal
 
 
+def test_only_one_agent(world: World, tmp_path: Path) -> None:
+    make(world, tmp_path)
+    done = len(world.journal)
+    with pytest.raises(AgentError, match="another agent keeps wgx"):
+        make(world, tmp_path)
+    assert len(world.journal) == done
+
+
 def test_the_static_source_reports_its_file(world: World, tmp_path: Path) -> None:
     path = tmp_path / "cluster.toml"
     path.write_text('[[node]]\nname = "here"\naddresses = ["192.168.5.1"]\n')

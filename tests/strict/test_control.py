@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from strict.client import ControlClient, ControlFailed
 from strict.ipcache import Source
@@ -243,6 +245,42 @@ class TestTransactions:
         stop.set()
         thread.join(20)
         assert turns.count(0) >= 5, "the other client was answered while the load went on"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 70000) | st.text(max_size=8)
+    | st.sampled_from(["10.244.1.1", "10.0.0.0/8", "fd00::1", "strict", key(1).base64, "api"]),
+    lambda inner: st.lists(inner, max_size=5)
+    | st.dictionaries(st.sampled_from(["name", "node", "mode", "pod_cidrs", "labels"]), inner),
+    max_leaves=12,
+)
+arguments = st.dictionaries(
+    st.sampled_from(["id", "config", "nodes", "entries", "delete_nodes", "delete_entries", "mode",
+                     "prefix", "address", "source", "destination", "peer", "source_port",
+                     "destination_port", "events"]),
+    json_values, max_size=5,
+)
+operations = st.sampled_from([
+    "hello", "status", "counters", "subscribe", "unsubscribe", "begin", "load", "commit", "abort",
+    "update", "configure", "set_mode", "get", "match", "entries", "nodes", "explain",
+    "explain_ingress"])
+
+
+@settings(max_examples=60, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(operations, arguments), min_size=1, max_size=8))
+def test_whatever_comes_is_answered(plane: Plane, requests: list[tuple[str, Any]]) -> None:
+    """No request ends the data plane or meets a defect."""
+    with plane.client() as client:
+        for op, sent in requests:
+            sent.pop("id", None)
+            try:
+                if op in ("entries", "nodes"):
+                    list(client.stream(op, op, **sent))
+                else:
+                    client.request(op, **sent)
+            except ControlFailed as error:
+                assert error.code in ("invalid", "refused", "state"), str(error)
 
 
 class TestUpdates:

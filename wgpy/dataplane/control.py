@@ -400,6 +400,8 @@ class _Client:
             self._answer(self._server.handle(self, message))
         except ControlError as error:
             self._refuse(error)
+        except Exception as error:  # A defect in an answer must not end the packets.
+            self._refuse(ControlError("internal", f"a defect: {type(error).__name__}: {error}"))
 
     def _answer(self, answer: Answer) -> None:
         """Send a whole answer, or the next part of a long one."""
@@ -412,9 +414,10 @@ class _Client:
         except StopIteration:
             self._parts = None
             self._send(encode({"id": self._id, "ok": True, "result": {}}))
-        except ControlError as error:
+        except Exception as error:
             self._parts = None
-            self._refuse(error)
+            code = error.code if isinstance(error, ControlError) else "internal"
+            self._refuse(ControlError(code, str(error)))
 
     def _refuse(self, error: ControlError) -> None:
         reply = {"id": self._id, "ok": False, "code": error.code, "error": str(error)}
