@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import secrets
@@ -39,6 +40,7 @@ NO_TUN = "WGPY_NO_TUN"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+@functools.cache
 def why_impossible() -> str:
     """Empty when namespaces and TUN devices can be made, else what is missing and the fix."""
     missing = [tool for tool in ("ip", "nsenter") if shutil.which(tool) is None]
@@ -53,6 +55,17 @@ def why_impossible() -> str:
         return (
             "/dev/net/tun cannot be opened: `modprobe tun`, or `mkdir -p /dev/net && mknod"
             " /dev/net/tun c 10 200`; in a container add `--device /dev/net/tun`"
+        )
+    tried = subprocess.run(
+        ["unshare", "--net", "ip", "tuntap", "add", "dev", "try", "mode", "tun"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if tried.returncode != 0:
+        return (
+            f"no TUN device in a namespace of its own ({tried.stderr.strip()}): in a container"
+            " add `--device /dev/net/tun --cap-add NET_ADMIN --cap-add SYS_ADMIN`"
         )
     return ""
 
