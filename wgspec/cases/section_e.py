@@ -31,12 +31,19 @@ async def ready(lab: Lab) -> tuple[Peer, Session]:
     needs=[OUT],
 )
 async def counters(lab: Lab) -> None:
-    peer = await lab.peer(endpoint=True)
-    for target_first in (True, False):
+    peer = await lab.peer(endpoint=lab.target_initiates)
+    for target_first in (lab.target_initiates, False):
         session = await (peer.session_by_target() if target_first else peer.handshake())
         await peer.settle(session)
         for _ in range(20):
             await peer.receives(session)
+        # A burst of many sizes, which a target may send as one batch.
+        packets = [peer.outbound(size=60 + 17 * (i % 5)) for i in range(40)]
+        await lab.inner_send(*packets)
+        plaintexts = [(await peer.expect_data(session))[1] for _ in packets]
+        for packet in packets:
+            times = sum(packet.token in p for p in plaintexts)
+            check(times == 1, "each packet of a burst once", f"{times} times")
         got = session.received
         check(got == list(range(len(got))), "counters 0, 1, 2, …", str(got))
 
@@ -128,6 +135,13 @@ async def trimmed(lab: Lab) -> None:
             check(length(out) == 77, "an IP length of 77", str(length(out)))
 
 
+async def _each_once(lab: Lab, packets: list[Inner]) -> None:
+    """Every one of these comes out, and only once."""
+    for packet in packets:
+        await lab.delivered(packet)
+    await lab.not_delivered(packets, "delivered before", at_most=1)
+
+
 @case(
     "R-64",
     level="M",
@@ -175,6 +189,14 @@ async def forged(lab: Lab) -> None:
     await lab.not_delivered([packet, high], "a wrong tag")
     peer.send(genuine)
     await lab.delivered(packet)
+    # The same inside a burst, which a target may take as one batch.
+    packets = [peer.inbound() for _ in range(30)]
+    sealed = [peer.seal_packet(session, p.packet) for p in packets]
+    peer.port.burst([wire.flip(d, "packet") if i % 3 else d for i, d in enumerate(sealed)])
+    await _each_once(lab, packets[::3])
+    await lab.not_delivered([p for i, p in enumerate(packets) if i % 3], "forged in a burst")
+    peer.port.burst([d for i, d in enumerate(sealed) if i % 3])
+    await _each_once(lab, packets)
     await peer.alive(session)
 
 
@@ -197,6 +219,12 @@ async def replayed(lab: Lab) -> None:
     for data in sealed:
         peer.send(data)
     await lab.not_delivered(packets, "replayed", at_most=1)
+    # The same inside a burst, which a target may take as one batch: twice each, shuffled.
+    packets = [peer.inbound() for _ in range(30)]
+    twice = 2 * [peer.seal_packet(session, p.packet) for p in packets]
+    lab.rng.shuffle(twice)
+    peer.port.burst(twice)
+    await _each_once(lab, packets)
     await peer.alive(session)
 
 
@@ -381,10 +409,18 @@ async def no_packets(lab: Lab) -> None:
     needs=[OUT],
 )
 async def tos(lab: Lab) -> None:
-    peer = await lab.peer(endpoint=True)
-    await peer.provoke()
-    got, received = await peer.expect_initiation()
-    session, _ = await peer.accept(received)
+    peer = await lab.peer(endpoint=lab.target_initiates)
+    if lab.target_initiates:
+        await peer.provoke()
+        got, received = await peer.expect_initiation()
+        session, _ = await peer.accept(received)
+    else:
+        sent = await peer.send_initiation()
+        got, message = await peer.expect(wire.RESPONSE)
+        assert isinstance(message, wire.Response)
+        session = peer.read_response(sent, message)
+        peer.send(peer.seal(session, b""))
+        await peer.settle(session)
     if got.tos < 0:
         lab.report("the outer TOS byte cannot be seen here")
         return
@@ -392,4 +428,5 @@ async def tos(lab: Lab) -> None:
     marked: Inner = peer.outbound(tos=0xB9)
     await lab.inner_send(marked)
     data, _ = await peer.expect_data(session)
-    lab.report(f"initiation 0x{got.tos:02x}; data of inner TOS 0xb9 has 0x{data.tos:02x}")
+    name = wire.NAMES[got.data[0]]
+    lab.report(f"{name} 0x{got.tos:02x}; data of inner TOS 0xb9 has 0x{data.tos:02x}")

@@ -82,6 +82,15 @@ async def source_not_allowed(lab: Lab) -> None:
         ("fd88:2::9", "another peer's address"),
     ):
         await refused_source(lab, mine, source, why)
+    # Inside a burst, which a target may take as one batch.
+    sources = [f"10.88.{1 + i % 3}.{i}" for i in range(1, 31)]
+    packets = [peer.inbound(source=source) for source in sources]
+    peer.port.burst([peer.seal_packet(session, p.packet) for p in packets])
+    for packet, source in zip(packets, sources, strict=True):
+        if source.startswith("10.88.1."):
+            await lab.delivered(packet)
+    wrong = [p for p, s in zip(packets, sources, strict=True) if not s.startswith("10.88.1.")]
+    await lab.not_delivered(wrong, "another source in a burst")
     await peer.delivers(session, peer.inbound(source="10.88.1.9"))
 
 
