@@ -168,8 +168,9 @@ class Pair:
 
     def set_up(self, side: Side, up: bool) -> None:
         side.engine.set_up(up, now=self.now)
+        if up != side.up:
+            side.last_initiation = None
         side.up = up
-        side.last_initiation = None
         self.collect(side)
 
     def keepalive(self, side: Side, seconds: int) -> None:
@@ -215,7 +216,21 @@ class Pair:
             packets.append(packet)
         side.engine.send(packets, now=self.now)
         self.collect(side)
+        self._check_renewal(side)
         return number
+
+    def _check_renewal(self, side: Side) -> None:
+        """Who has just sent on keys that are due for renewal has asked for new ones (§6.2)."""
+        device = side.engine.device
+        for peer in device.peers.values():
+            session, last = peer.current, side.last_initiation
+            if (
+                side.up
+                and side.allows
+                and session is not None
+                and session.wants_rekey_to_send(self.now, device.parameters)
+            ):
+                assert last is not None and self.now - last < PARAMETERS.rekey_timeout
 
     # What the network does.
 
