@@ -15,7 +15,6 @@ from random import Random
 from wgspec.case import Case, Mismatch, check
 from wgspec.inner import Inner, packet, token_of
 from wgspec.peer import NO_PSK, REPLY, Peer
-from wgspec.primitives import public_key
 from wgspec.target import (
     Address,
     Arrival,
@@ -91,13 +90,19 @@ class Lab:
 
     @property
     def target_public(self) -> bytes:
-        return public_key(self.instance.private_key)
+        return self.instance.public_key
 
     def need(self, *capabilities: Capability) -> None:
         """Raise `Unsupported` unless the instance has all of these."""
         for capability in capabilities:
             if capability not in self.instance.capabilities:
                 raise Unsupported(f"it cannot {capability.value}")
+
+    @property
+    def target_initiates(self) -> bool:
+        """Whether the target can be made to begin a handshake whenever a case wants."""
+        offered = self.instance.capabilities
+        return Capability.INNER_OUT in offered and not self.instance.fixed_peers
 
     async def configure(self, *peers: PeerConfig, **device: object) -> None:
         """Apply a change to the instance."""

@@ -27,6 +27,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from wgspec.primitives import public_key
+
 T = TypeVar("T")
 
 
@@ -68,6 +70,7 @@ class Capability(enum.Enum):
     UAPI = "speak the UAPI"
     LOAD = "be put under load"
     FRESH = "be started anew for one case"
+    FORGET = "forget our peer's timestamps after a case"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,10 @@ class Port(ABC):
         """Send many as fast as possible, without a transcript."""
         self._transmit(datagrams, self.instance.address(self.address.family))
 
+    def train(self, datagrams: Sequence[bytes]) -> None:
+        """Send datagrams of one size so that the target may receive them in one batch."""
+        self.burst(datagrams)
+
     def arrived(self, arrival: Arrival) -> None:
         """For subclasses: put a datagram into the inbox and wake whoever waits."""
         self.inbox.append(arrival)
@@ -202,6 +209,8 @@ class Instance(ABC):
     capabilities: frozenset[Capability] = frozenset()
     fixed_peers: tuple[FixedPeer, ...] = ()
     """Peers that it comes with when it cannot be configured."""
+    load_by_peers: bool = False
+    """Only handshakes of peers that it knows count as load for it."""
     mtu: int = 1420
     slack: float = 1.5
     """Seconds that a timer may be late because the machine is busy; ~0 in virtual time."""
@@ -215,6 +224,11 @@ class Instance(ABC):
         self.peers_made = 0
         self.reply_time = 0.0
         """The slowest reply seen so far, in seconds: the yardstick of silence."""
+
+    @property
+    def public_key(self) -> bytes:
+        """The interface's public key."""
+        return public_key(self.private_key)
 
     # Time.
 

@@ -1,7 +1,8 @@
 """Putting a target under load, as §5.3 calls it, and getting cookies out of it.
 
 A burst of initiations that pass mac1 and nothing else fills the target's handshake queue;
-the probe that follows it meets the load.  What counts as load is the target's choice: the
+the probe that follows it meets the load.  (Where only handshakes of a known peer count, the
+burst repeats one of the probing peer.)  What counts as load is the target's choice: the
 burst grows until a cookie is demanded.
 """
 
@@ -17,6 +18,7 @@ from wgspec.target import Arrival, Capability, Port, Unsupported
 from wgspec.wire import COOKIE_REPLY, RESPONSE, CookieReply
 
 FIRST_BURST, MOST = 600, 6000
+OF_A_PEER = 30
 TRIES = 10
 PROBES = 5
 
@@ -29,6 +31,7 @@ class Pressure:
         self.port = port
         self.size = FIRST_BURST
         self._stock: list[bytes] = []
+        self._peer: Peer | None = None
 
     @classmethod
     async def on(cls, lab: Lab) -> Pressure:
@@ -41,6 +44,10 @@ class Pressure:
 
     async def press(self) -> None:
         """One burst."""
+        if self.lab.instance.load_by_peers and self._peer is not None:
+            self.lab.note(f"load: {OF_A_PEER} times one initiation of the peer")
+            self.port.burst([self._peer.initiation().raw] * OF_A_PEER)
+            return
         while len(self._stock) < self.size:
             self._stock.append(garbage_initiation(self.lab.rng, self.lab.target_public))
         self.lab.note(f"load: {self.size} initiations that only pass mac1")
@@ -62,13 +69,18 @@ class Pressure:
         The burst may have filled the target's socket too, and the probe be lost: it is sent
         again while the state (held for a second) lasts.
         """
+        self._peer = peer
         await self.press()
+        probes: dict[bytes, Handshake] = {}
         for _ in range(PROBES):
             await peer.guard()
             sent = await peer.send_initiation(peer.initiation(wrong=wrong))
+            probes[sent.sender.to_bytes(4, "little")] = sent
             got = await peer.arrival(max(0.4, self.lab.quiet()))
             if got is not None:
-                return sent, got
+                # A busy target may answer an earlier probe only now.
+                place = 4 if wire.kind(got.data) == COOKIE_REPLY else 8
+                return probes.get(got.data[place : place + 4], sent), got
         raise Mismatch("a reply under load", "silence")
 
     async def cookie(self, peer: Peer, wrong: Wrong = RIGHT) -> bytes:

@@ -391,21 +391,15 @@ async def low_order_key(lab: Lab) -> None:
     paper="5.2",
     text="With another PSK than the target's there is no session: as initiator it rejects our "
     "response, as responder its answer does not open.",
-    needs=[OUT, Capability.CONFIGURE],
 )
 async def wrong_psk(lab: Lab) -> None:
-    peer = await lab.peer(psk=True, endpoint=True)
-    right = peer.psk
-    await peer.provoke()
-    _, received = await peer.expect_initiation()
-    for wrong in (lab.rng.randbytes(32), bytes(32)):
-        peer.psk = wrong
-        peer.send(peer.answer(received)[0])
-    await peer.silence("a response made with another PSK")
-    peer.psk = right
-    session, _ = await peer.accept(received)
-    other = await lab.peer(psk=True)
-    right, other.psk = other.psk, bytes(32)
+    configurable = Capability.CONFIGURE in lab.instance.capabilities
+    if configurable and lab.target_initiates:
+        await rejects_psk(lab)
+    else:
+        lab.report("judged as responder: it cannot be made to initiate")
+    other = await lab.peer(psk=configurable)
+    right, other.psk = other.psk, lab.rng.randbytes(32)
     sent = await other.send_initiation()
     _, message = await other.expect(RESPONSE)
     assert isinstance(message, Response)
@@ -417,6 +411,20 @@ async def wrong_psk(lab: Lab) -> None:
         raise Mismatch("a response that does not open with another PSK", "it opens")
     other.psk = right
     await other.handshake()
+
+
+async def rejects_psk(lab: Lab) -> None:
+    """The half of R-31 in which the target initiates."""
+    peer = await lab.peer(psk=True, endpoint=True)
+    right = peer.psk
+    await peer.provoke()
+    _, received = await peer.expect_initiation()
+    for wrong in (lab.rng.randbytes(32), bytes(32)):
+        peer.psk = wrong
+        peer.send(peer.answer(received)[0])
+    await peer.silence("a response made with another PSK")
+    peer.psk = right
+    session, _ = await peer.accept(received)
     if Capability.INNER_IN in lab.instance.capabilities:
         await peer.alive(session)
 

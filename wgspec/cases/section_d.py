@@ -448,7 +448,7 @@ async def wrong_cookie_replies(lab: Lab) -> None:
 )
 async def cookie_moves_nothing(lab: Lab) -> None:
     peer = await lab.peer()
-    await peer.handshake()
+    await peer.settle(await peer.handshake())
     _, message = await response_raw(peer)
     elsewhere = await lab.moved(peer)
     elsewhere.send(elsewhere.cookie_reply(message.sender, message.mac1, lab.rng.randbytes(16)))

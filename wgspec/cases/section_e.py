@@ -192,10 +192,10 @@ async def forged(lab: Lab) -> None:
     # The same inside a burst, which a target may take as one batch.
     packets = [peer.inbound() for _ in range(30)]
     sealed = [peer.seal_packet(session, p.packet) for p in packets]
-    peer.port.burst([wire.flip(d, "packet") if i % 3 else d for i, d in enumerate(sealed)])
+    peer.port.train([wire.flip(d, "packet") if i % 3 else d for i, d in enumerate(sealed)])
     await _each_once(lab, packets[::3])
     await lab.not_delivered([p for i, p in enumerate(packets) if i % 3], "forged in a burst")
-    peer.port.burst([d for i, d in enumerate(sealed) if i % 3])
+    peer.port.train([d for i, d in enumerate(sealed) if i % 3])
     await _each_once(lab, packets)
     await peer.alive(session)
 
@@ -223,7 +223,7 @@ async def replayed(lab: Lab) -> None:
     packets = [peer.inbound() for _ in range(30)]
     twice = 2 * [peer.seal_packet(session, p.packet) for p in packets]
     lab.rng.shuffle(twice)
-    peer.port.burst(twice)
+    peer.port.train(twice)
     await _each_once(lab, packets)
     await peer.alive(session)
 

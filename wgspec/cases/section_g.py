@@ -85,7 +85,7 @@ async def source_not_allowed(lab: Lab) -> None:
     # Inside a burst, which a target may take as one batch.
     sources = [f"10.88.{1 + i % 3}.{i}" for i in range(1, 31)]
     packets = [peer.inbound(source=source) for source in sources]
-    peer.port.burst([peer.seal_packet(session, p.packet) for p in packets])
+    peer.port.train([peer.seal_packet(session, p.packet) for p in packets])
     for packet, source in zip(packets, sources, strict=True):
         if source.startswith("10.88.1."):
             await lab.delivered(packet)

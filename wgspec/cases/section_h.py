@@ -57,6 +57,9 @@ async def roams(lab: Lab) -> None:
     await at_new_place(session, again, third)
     third.send(third.seal(fresh, b""))
     await third.settle(fresh)
+    if not lab.target_initiates:
+        lab.report("judged without a response: it cannot be made to initiate")
+        return
     lab.note("a response from a new port")
     other = await lab.peer(endpoint=True)
     packet = await other.provoke()

@@ -47,6 +47,7 @@ START_TIMEOUT = 30.0
 class BoringtunInstance(RealTimeInstance):
     """One process."""
 
+    load_by_peers = True
     capabilities = frozenset(
         {
             Capability.INNER_IN,
@@ -55,6 +56,7 @@ class BoringtunInstance(RealTimeInstance):
             Capability.HOSTS,
             Capability.LOAD,
             Capability.FRESH,
+            Capability.FORGET,
         }
     )
 
@@ -115,6 +117,9 @@ class BoringtunInstance(RealTimeInstance):
 
     def address(self, family: int = 4) -> Address:
         return Address(self.pair.target4 if family == 4 else self.pair.target6, self.port)
+
+    def alias(self, family: int = 4) -> Address:
+        return Address(self.pair.alias4 if family == 4 else self.pair.alias6, self.port)
 
     async def open_port(self, *, host: int = 0, family: int = 4, port: int = 0) -> Port:
         return UdpPort(self, self.pair.udp_socket(self.pair.host(host, family), port, family))
