@@ -14,8 +14,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support.netns import NO_TUN, Lab, why_impossible
+
+# A test judges what happened, never how long it took on a busy machine.
+settings.register_profile("wgpy", deadline=None)
+settings.load_profile("wgpy")
 
 INSIDE = "WGPY_IN_USER_NAMESPACE"
 UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--"]
