@@ -38,7 +38,8 @@ async def counters(lab: Lab) -> None:
         for _ in range(20):
             await peer.receives(session)
         # A burst of many sizes, which a target may send as one batch.
-        packets = [peer.outbound(size=60 + 17 * (i % 5)) for i in range(40)]
+        sizes = [60 + 17 * (i % 5) for i in range(20)] + [400] * 20
+        packets = [peer.outbound(size=size) for size in sizes]
         await lab.inner_send(*packets)
         plaintexts = [(await peer.expect_data(session))[1] for _ in packets]
         for packet in packets:
@@ -219,12 +220,16 @@ async def replayed(lab: Lab) -> None:
     for data in sealed:
         peer.send(data)
     await lab.not_delivered(packets, "replayed", at_most=1)
-    # The same inside a burst, which a target may take as one batch: twice each, shuffled.
-    packets = [peer.inbound() for _ in range(30)]
-    twice = 2 * [peer.seal_packet(session, p.packet) for p in packets]
-    lab.rng.shuffle(twice)
-    peer.port.train(twice)
-    await _each_once(lab, packets)
+    # The same inside bursts, which a target may take as one batch: the whole again, and
+    # twice each, shuffled.
+    for shuffled in (False, True):
+        packets = [peer.inbound() for _ in range(30)]
+        twice = 2 * [peer.seal_packet(session, p.packet) for p in packets]
+        if shuffled:
+            lab.rng.shuffle(twice)
+        peer.port.train(twice[:30])
+        peer.port.train(twice[30:])
+        await _each_once(lab, packets)
     await peer.alive(session)
 
 

@@ -92,6 +92,9 @@ async def source_not_allowed(lab: Lab) -> None:
     wrong = [p for p, s in zip(packets, sources, strict=True) if not s.startswith("10.88.1.")]
     await lab.not_delivered(wrong, "another source in a burst")
     await peer.delivers(session, peer.inbound(source="10.88.1.9"))
+    await lab.configure(PeerConfig(peer.public, allowed_ips=("10.88.4.0/24",)))
+    await refused_source(lab, mine, "10.88.1.9", "it was allowed until now")
+    await peer.delivers(session, peer.inbound(source="10.88.4.9"))
 
 
 @case(
@@ -111,6 +114,7 @@ async def source_of_another(lab: Lab) -> None:
     await refused_source(lab, wide, "fd89:0:5::7", "a longer prefix is another peer's")
     await wide[0].delivers(wide[1], wide[0].inbound(source="10.89.6.7"))
     await narrow[0].delivers(narrow[1], narrow[0].inbound(source="10.89.5.7"))
+    await refused_source(lab, wide, "10.89.5.7", "it was just accepted of another peer")
 
 
 @case(
