@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from testbed import catalogue, graph, privileges, sentinel
+from testbed import catalogue, control, graph, privileges, sentinel
 from testbed.classify import PLAINTEXT, Kind
 from testbed.cluster import AGENT, DATA_PLANE, Cluster, ClusterError, registered
 from testbed.dataplane import DataPlaneError, snapshot
@@ -31,7 +31,8 @@ from testbed.pcap import PcapWriter
 from testbed.sniffer import Record
 
 FAILURES = (
-    ClusterError, DataPlaneError, NamespaceError, TopologyError, PermissionError, KeyError,
+    ClusterError, control.ControlFailed, DataPlaneError, NamespaceError, TopologyError,
+    PermissionError, TimeoutError, KeyError,
 )  # fmt: skip
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -289,6 +290,21 @@ def _change(name: str | None, viewer: str | None, names: tuple[str, ...], *, kno
 
 @testbed.command()
 @which
+@click.option("--on", "viewer", help="Only on this node; all nodes when left out.")
+@click.argument("word", metavar="default|strict", type=click.Choice(["default", "strict"]))
+def mode(name: str | None, viewer: str | None, word: str) -> None:
+    """Switch nodes to default or strict mode while they run."""
+    cluster = _pick(name)
+    nodes = [viewer] if viewer else [node.name for node in cluster.topology.nodes]
+    for node in nodes:
+        cluster.write_config(node, mode=word)
+    for node in nodes:
+        control.wait_mode(cluster, node, word)
+    click.echo(f"{', '.join(nodes)}: {word} mode")
+
+
+@testbed.command()
+@which
 @click.argument("node")
 @click.argument("role", type=click.Choice([AGENT, DATA_PLANE]))
 @click.option("--signal", "word", default="KILL", help="KILL, TERM, STOP, CONT …")
@@ -319,11 +335,14 @@ def start(name: str | None, node: str, role: str) -> None:
 
 @testbed.command()
 @click.argument("name", required=False)
+@click.option("--topology", is_flag=True, help="Print the lab's topology file instead.")
 @as_json
-def labs(name: str | None, as_json: bool) -> None:
+def labs(name: str | None, topology: bool, as_json: bool) -> None:
     """List the labs, or read the page of one."""
     found = catalogue.labs()
-    if name:
+    if name and topology:
+        click.echo(catalogue.find(name).read_text(encoding="utf-8"), nl=False)
+    elif name:
         page = next((lab.page for lab in found if lab.name == name), None)
         if page is None:
             raise ClusterError(f"no lab {name!r}: {', '.join(lab.name for lab in found)}")

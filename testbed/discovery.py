@@ -131,6 +131,7 @@ def agent_config(topology: Topology, node: Node, *, mode: str | None = None) -> 
         "node_cidrs": [str(network) for network in networks],
         "node_encryption": node.node_encryption,
         "masquerade": topology.masquerade,
+        "allow_remote_node_identities": topology.allow_remote_node_identities,
     }
     if topology.opt_out is not None:
         strict["node_encryption_opt_out"] = topology.opt_out

@@ -116,6 +116,9 @@ class Topology:
     opt_out: str | None = None
     """Label selector of nodes without node encryption; None leaves it to the agent."""
     allow_overlap: bool = False
+    """Build a cluster whose nodes live inside the pod CIDRs; the agents refuse it."""
+    allow_remote_node_identities: bool = False
+    """And tell the agents not to."""
     unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
     summary: str = ""
     source: str = field(default="", compare=False, repr=False)
@@ -156,7 +159,8 @@ class Topology:
 
 _TOP = (
     "name", "summary", "mode", "pod_cidrs", "underlays", "nodes", "world", "node_encryption",
-    "masquerade", "slices", "opt_out", "allow_overlap", "unknown", "tunnel",
+    "masquerade", "slices", "opt_out", "allow_remote_node_identities", "allow_overlap",
+    "unknown", "tunnel",
 )  # fmt: skip
 _NODE = (
     "underlays", "addresses", "pods", "pod_cidrs", "control_plane", "node_encryption", "labels",
@@ -195,6 +199,7 @@ def _build(root: Located, stem: str) -> Topology:
         node_encryption=_flag(top, "node_encryption", False),
         masquerade=_flag(top, "masquerade", True),
         slices=slices,
+        allow_remote_node_identities=_flag(top, "allow_remote_node_identities", False),
         opt_out=top["opt_out"].expect_text() if "opt_out" in top else None,
         allow_overlap=_flag(top, "allow_overlap", False),
         summary=top["summary"].expect_text() if "summary" in top else "",

@@ -37,16 +37,16 @@ def test_churn_does_not_touch_an_unrelated_stream(firing_range):
     )
     began = time.monotonic()
     for second in range(SECONDS):
-        # Half of them go, as many come: 500 deletions and 500 upserts a second.
+        # All of them go, as many others come: so many deletions and upserts every second.
         view.endpoints["churn"] = [
             {"ip": f"10.244.{100 + number // 250}.{number % 250 + 1}", "node": "beta",
              "identity": 1 + (second + number) % 60000}
-            for number in range(second % 2 * 500, second % 2 * 500 + PER_SECOND // 2)
+            for number in range(second % 2 * PER_SECOND, (second % 2 + 1) * PER_SECOND)
         ]  # fmt: skip
         r.cluster.publish("alpha")
         time.sleep(max(0, began + second + 1 - time.monotonic()))
     done = finish_ping(pings, count)
     assert done.received == count
     status = r.cluster.agent_status("alpha")
-    assert status["discovery_lag"]["count"] >= SECONDS * PER_SECOND // 4
+    assert status["discovery_lag"]["count"] >= SECONDS * PER_SECOND // 2
     del view.endpoints["churn"]
