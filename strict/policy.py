@@ -88,7 +88,7 @@ class StrictPolicy:
         self, source: bytes, destination: bytes, peer: PublicKey, packet: Buffer  # noqa: ARG002
     ) -> Verdict:
         """See `StrictTable.decide_ingress`."""
-        decision = self.table.decide_ingress(source, peer)
+        decision = self.table.decide_ingress(source, destination, peer)
         if self.verdict_listener is not None:
             self._tell("ingress", source, destination, decision)
         return decision.verdict
@@ -339,7 +339,8 @@ class StrictSession:
     def _explain_ingress(self, message: Mapping[str, Any]) -> Answer:
         source = parse_address(_text(message, "source"))
         peer = PublicKey.from_base64(_text(message, "peer"))
-        return decision_to_wire(self._policy.table.decide_ingress(source, peer))
+        destination = parse_address(_text(message, "destination"))
+        return decision_to_wire(self._policy.table.decide_ingress(source, destination, peer))
 
 
 def _items(message: Mapping[str, Any], key: str) -> list[Any]:

@@ -107,7 +107,7 @@ class StrictTable:
         self, source: bytes, destination: bytes, peer: PublicKey, packet: Buffer  # noqa: ARG002
     ) -> Verdict:
         """See `decide_ingress`."""
-        return self.decide_ingress(source, peer).verdict
+        return self.decide_ingress(source, destination, peer).verdict
 
     def malformed(self, packet: Buffer) -> Verdict:  # noqa: ARG002
         """Row 1."""
@@ -175,13 +175,25 @@ class StrictTable:
         verdict = PLAINTEXT_THIS_TIME if etcd else UNENCRYPTED_THIS_TIME
         return _decision(Rule.NODE_UNKNOWN, verdict, place, missing)
 
-    def decide_ingress(self, source: AddressBytes, peer: PublicKey) -> Decision:
-        """The inner source must live on the node whose key the tunnel proved."""
-        if self.config is None:
+    def decide_ingress(
+        self, source: AddressBytes, destination: AddressBytes, peer: PublicKey
+    ) -> Decision:
+        """The inner source must live on the node whose key the tunnel proved.
+
+        And the way ends here: a packet for a pod that is known to be elsewhere would be
+        forwarded by the underlay, in plaintext.
+        """
+        config = self.config
+        if config is None:
             return Decision(Rule.NOT_LOADED, NOT_LOADED, "the table: no settings were loaded yet")
         place = self._place(source, self.kind(source))
-        if self.config.mode is Mode.DEFAULT:
+        if config.mode is Mode.DEFAULT:
             return _decision(Rule.INGRESS, ACCEPT, place)
+        target = self._place(destination, self.kind(destination))
+        here = config.node in (target.reference, target.node and target.node.name)
+        if destination in config.pods and target.node is not None and not here:
+            missing = f"{format_address(destination)} is not here but on {target.node.name!r}"
+            return _decision(Rule.INGRESS, UNENCRYPTED, target, missing)
         sender = self.nodes.with_key(peer)
         if place.node is None and not place.reference and sender is not None:
             carried = next((p for p in sender.allowed_ips if source in p), None)

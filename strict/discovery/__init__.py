@@ -57,7 +57,10 @@ class Discovery(Protocol):
         """For people: ``static cluster.toml``."""
 
     def fileno(self) -> int:
-        """Readable when `poll` has something to say; -1: poll it every second."""
+        """Readable when `poll` may have something to say; -1: there is none.
+
+        It is polled at every tick of the agent in any case.
+        """
 
     def poll(self) -> Sequence[Update]:
         """What is new since the last call.  Troubles go to `problem`, never raised."""

@@ -1,7 +1,7 @@
 """Discovery from one file of nodes and endpoints, read again whenever it changes.
 
-The file is compared by its inode, size and time of change once a second (and on demand),
-which sees an edit in place as well as a rename over it.  A file with any mistake is
+The file is compared by its inode, size and time of change whenever its folder changes and
+at each poll, which sees an edit in place as well as a rename over it.  A file with any mistake is
 refused as a whole: the problems are kept for the status and what was known stays.
 """
 
@@ -22,6 +22,7 @@ from strict.discovery import (
     Synced,
     Update,
 )
+from strict.discovery.inotify import FolderBell
 from strict.document import Document, DocumentRefused, Section, load
 from strict.ipcache import MAX_ENTRIES, MAX_IDENTITY, Entry, Source
 from strict.nodes import Node, NodeRefused, NodeRegistry
@@ -59,6 +60,9 @@ def read_cluster(document: Document) -> Cluster:
                 registry.upsert(node)
         except NodeRefused as error:
             section.problem("public_key", str(error))
+    if not document.data.get("node"):
+        # Also what a file looks like that an editor has just begun to write again.
+        document.problem((), "there is no [[node]]: a cluster has at least this node itself")
     entries: dict[_Place, Entry] = {}
     for section in document.sections("endpoint"):
         entry = _entry(section)
@@ -117,6 +121,7 @@ class StaticDiscovery:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._bell = FolderBell(path.parent)
         self._known: Cluster | None = None
         self._stamp: tuple[int, int, int] | None = None
         self.problem = ""
@@ -127,10 +132,11 @@ class StaticDiscovery:
         return f"static {self._path}"
 
     def fileno(self) -> int:
-        return -1
+        return self._bell.fileno()
 
     def poll(self) -> Sequence[Update]:
         """What changed in the file since it was last accepted."""
+        self._bell.silence()
         stamp = self._look()
         if stamp is not None and stamp == self._stamp:
             return ()
@@ -150,7 +156,8 @@ class StaticDiscovery:
         """Nothing to do: the file is written by people."""
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Stop listening to the folder."""
+        self._bell.close()
 
     def _look(self) -> tuple[int, int, int] | None:
         try:

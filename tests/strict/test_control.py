@@ -331,7 +331,8 @@ class TestUpdates:
             assert found["pod_cidr"] == ["10.244.2.0/24", "there"] and found["kind"] == "pod"
             found = client.request("match", address="192.168.5.2")
             assert found["node_address_of"] == "there" and found["kind"] == "node"
-            found = client.request("explain_ingress", source="10.244.2.9", peer=key(3).base64)
+            flow = {"source": "10.244.2.9", "destination": "10.244.1.5"}
+            found = client.request("explain_ingress", peer=key(3).base64, **flow)
             assert found["reason"] == "SOURCE_NOT_ON_NODE"
             assert "is on 'there'; it came from node 'pods'" in found["missing"]
 

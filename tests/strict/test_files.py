@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,28 @@ class TestReload:
         self.write(path, cluster(node("good", 7), node("new", 8)))
         assert [u.node.name for u in discovery.poll()] == ["new"]
         assert not discovery.problem
+
+    def test_a_change_rings(self, path: Path) -> None:
+        self.write(path, cluster(node("a", 1)))
+        discovery = StaticDiscovery(path)
+        discovery.poll()
+        assert not select.select([discovery], [], [], 0)[0]
+        self.write(path, cluster(node("b", 2)))
+        assert select.select([discovery], [], [], 5)[0]
+        assert discovery.poll() and not select.select([discovery], [], [], 0)[0]
+        discovery.close()
+        assert discovery.fileno() == -1
+
+    def test_no_folder_no_bell(self, tmp_path: Path) -> None:
+        assert StaticDiscovery(tmp_path / "nowhere" / "x.toml").fileno() == -1
+
+    def test_an_empty_file_does_not_empty_the_cluster(self, path: Path) -> None:
+        self.write(path, cluster(node("a", 1)))
+        discovery = StaticDiscovery(path)
+        discovery.poll()
+        path.write_text("")
+        assert list(discovery.poll()) == []
+        assert f"{path}: there is no [[node]]" in discovery.problem
 
     def test_the_file_vanishes_and_what_was_known_stays(self, path: Path) -> None:
         self.write(path, cluster(node("a", 1)))

@@ -266,6 +266,16 @@ class TestIngress:
         assert default.action is Action.ACCEPT
 
     @FAMILY
+    def test_no_transit(self, form: str) -> None:
+        """What came encrypted never goes on to another node in plaintext."""
+        source, elsewhere = a(form.format(2, 5)), a(form.format(3, 7))
+        verdict = table().ingress(source, elsewhere, key(2), b"")
+        assert verdict.reason is DropReason.UNENCRYPTED_TRAFFIC
+        for destination in (form.format(1, 99), NODE[form].format(1), WORLD[form]):
+            verdict = table().ingress(source, a(destination), key(2), b"")
+            assert verdict.action is Action.ACCEPT
+
+    @FAMILY
     def test_node_addresses(self, form: str) -> None:
         source, destination = a(NODE[form].format(2)), a(form.format(1, 5))
         assert table().ingress(source, destination, key(2), b"").action is Action.ACCEPT
