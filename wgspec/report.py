@@ -5,11 +5,12 @@ A failing result's folder holds its transcript and a capture that opens decrypte
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ STYLES = {
     Verdict.SKIPPED: "dim",
 }
 SHOWN_LINES = 60
+CAPTURE_LIMIT = 256 << 10
+"""Bytes of a capture that JSON carries; larger ones (huge datagrams) are in --html only."""
 
 
 def summary(results: Sequence[Result]) -> str:
@@ -79,10 +82,13 @@ def print_failure(console: Console, result: Result, where: Path | None) -> None:
     show(f"  repeat:      {result.repeat}")
 
 
-def as_json(results: Sequence[Result], target: str, seed: int) -> dict[str, Any]:
-    """The whole run for machines."""
+def as_json(
+    results: Sequence[Result], target: str, seed: int, about: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The whole run for machines; `about` says more of it (sut, version, profile)."""
     return {
         "target": target,
+        **(about or {}),
         "seed": seed,
         "summary": {v.value: sum(r.verdict is v for r in results) for v in Verdict},
         "results": [result_json(r) for r in results],
@@ -102,11 +108,27 @@ def result_json(result: Result) -> dict[str, Any]:
         "reports": result.reports,
         "seconds": round(result.seconds, 3),
         "repeat": result.repeat,
+        "transcript": result.transcript.lines(),
+        "capture": _capture_base64(result, limit=CAPTURE_LIMIT),
     }
 
 
-def write_json(path: Path, results: Sequence[Result], target: str, seed: int) -> None:
-    path.write_text(json.dumps(as_json(results, target, seed), indent=1) + "\n")
+def _capture_base64(result: Result, limit: int) -> str:
+    """The case's capture, or nothing when it has none or a larger one."""
+    if not any(entry.data for entry in result.transcript.entries):
+        return ""
+    data = capture(result.transcript, f"{result.case.id}: {result.verdict.value}")
+    return base64.b64encode(data).decode() if len(data) <= limit else ""
+
+
+def write_json(
+    path: Path,
+    results: Sequence[Result],
+    target: str,
+    seed: int,
+    about: Mapping[str, str] | None = None,
+) -> None:
+    path.write_text(json.dumps(as_json(results, target, seed, about), indent=1) + "\n")
 
 
 def write_junit(path: Path, results: Sequence[Result], target: str) -> None:
