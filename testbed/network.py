@@ -137,7 +137,8 @@ def _pod_on_node(node: Node, pod: Pod, pid: int) -> Iterator[str]:
     yield f"address add {GATEWAY4}/32 dev {device} scope link"
     yield f"address add {GATEWAY6}/64 dev {device} nodad"
     for address in pod.addresses:
-        own = node.address(address.version)
+        # The kernel drops a route with the address it names as source: not where nodes roam.
+        own = node.address(address.version) if len(node.underlays) == 1 else None
         yield f"route add {_host(address)} dev {device}" + (f" src {own}" if own else "")
 
 
