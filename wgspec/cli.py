@@ -14,6 +14,7 @@ from rich.console import Console
 
 from wgspec import mutants, report, targets, verdict
 from wgspec.case import COSTS, LEVELS, PROFILES, SECTIONS, Case, all_cases
+from wgspec.cli_grid import grid_command
 from wgspec.runner import Options, Result, Runner, exit_status, left_out, select
 from wgspec.target import Target, Unavailable
 
@@ -23,6 +24,9 @@ NOTHING_MATCHED = 2
 @click.group()
 def spec() -> None:
     """Black-box conformance tests for any WireGuard."""
+
+
+spec.add_command(grid_command)
 
 
 @spec.command("list")
@@ -113,7 +117,8 @@ def run_command(
     results.sort(key=lambda r: r.case.number)
     _finish(console, results, target, options, html_folder)
     if json_file is not None:
-        report.write_json(json_file, results, target.name, chosen_seed)
+        about = {"sut": sut, "version": target.version, "profile": profile}
+        report.write_json(json_file, results, target.name, chosen_seed, about)
     if junit is not None:
         report.write_junit(junit, results, target.name)
     raise SystemExit(exit_status(results))
@@ -169,9 +174,9 @@ def mutants_command(
     markdown: Path | None,
     list_only: bool,
 ) -> None:
-    """Plant faults in wgpy's engine, one at a time, and show which case catches which.
+    """Plant faults in wgpy, one at a time, and show which case catches which.
 
-    Exit status 1 when one is not caught (or the engine fails without any).
+    Exit status 1 when one is not caught (or a case fails without any).
     """
     console = Console(soft_wrap=True, highlight=False)
     unknown = [name for name in names if name not in mutants.FAULTS]
@@ -181,12 +186,11 @@ def mutants_command(
         for fault in mutants.FAULTS.values():
             console.print(f"{fault.name:26} {fault.what}", markup=False)
         return
-    clean, trouble = mutants.failures("engine", [], seed)
-    if clean or trouble:
-        text = trouble or f"fails without a fault: {', '.join(clean)}"
-        raise click.ClickException(f"the engine {text}")
+    chosen = names or tuple(mutants.FAULTS)
+    if trouble := mutants.trouble_without(chosen, seed):
+        raise click.ClickException(trouble)
     outcomes = mutants.try_all(
-        names or mutants.FAULTS, seed=seed, jobs=jobs,
+        chosen, seed=seed, jobs=jobs,
         progress=lambda outcome: _print_outcome(console, outcome),
     )  # fmt: skip
     if json_file is not None:

@@ -1,8 +1,9 @@
-"""Does the tester catch bugs?  Faults planted in wgpy's engine, one at a time.
+"""Does the tester catch bugs?  Faults planted in wgpy, one at a time.
 
-`faults.toml` lists them as pieces of source and what to write instead.  Each fault is run
-in a process of its own against the `engine` target; it is caught when a case fails.  A
-run without a fault comes first: it must not fail.
+`faults.toml` lists them as pieces of source and what to write instead.  Faults of the
+protocol are run against the `engine` target, in virtual time; those of the packet path,
+which the engine alone does not have, against the daemon (this needs root).  A fault is
+caught when a case fails.  Runs without a fault come first: they must not fail.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from wgspec.case import all_cases
 
 TIME_LIMIT = 300
 """Seconds for one fault; a fault that stops time is caught by this."""
+DAEMON = "wgpy.dataplane."
+DAEMON_CASES = ("E", "G", "R-38", "R-86")
+"""What is asked about the packet path; R-86 (2 minutes) only if the others do not know."""
 SLOW = frozenset({"R-102", "R-103", "R-104"})
 """Asked only about faults that no other case catches."""
 
@@ -40,6 +44,11 @@ class Fault:
     module: str
     find: str
     instead: str
+
+    @property
+    def in_daemon(self) -> bool:
+        """Whether it is planted into the daemon, not into the engine."""
+        return self.module.startswith(DAEMON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +97,29 @@ def failures(sut: str, ids: Sequence[str], seed: int) -> tuple[tuple[str, ...], 
 
 
 def try_fault(fault: Fault, seed: int) -> Outcome:
-    """Run the quick-in-virtual-time cases, then the slow ones if nothing caught it."""
+    """Run the cases that are quick here, then the slow ones if nothing caught it."""
+    if fault.in_daemon:
+        sut = f"wgpy --fault {shlex.quote(fault.name)}"
+        caught, trouble = failures(sut, DAEMON_CASES[:-1], seed)
+        if not caught and not trouble:
+            caught, trouble = failures(sut, DAEMON_CASES[-1:], seed)
+        return Outcome(fault, caught, trouble)
     sut = f"engine --fault {shlex.quote(fault.name)}"
     every = [c.id for c in all_cases()]
     caught, trouble = failures(sut, [i for i in every if i not in SLOW], seed)
     if not caught and not trouble:
         caught, trouble = failures(sut, sorted(SLOW), seed)
     return Outcome(fault, caught, trouble)
+
+
+def trouble_without(names: Iterable[str], seed: int) -> str:
+    """Why the targets of these faults fail even without one; empty when they do not."""
+    for in_daemon in {FAULTS[name].in_daemon for name in names}:
+        sut, ids = ("wgpy", DAEMON_CASES[:-1]) if in_daemon else ("engine", ())
+        caught, trouble = failures(sut, ids, seed)
+        if caught or trouble:
+            return trouble or f"{sut} fails without a fault: {', '.join(caught)}"
+    return ""
 
 
 def try_all(

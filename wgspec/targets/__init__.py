@@ -45,6 +45,10 @@ def make(sut: str) -> Target:
     if sut == "wgpy":
         program = Path(sys.executable).with_name("wireguard-py")
         return ProgramTarget(f"{shlex.quote(str(program))} -f %i", name="wgpy")
+    if words[:2] == ["wgpy", "--fault"] and len(words) == 3:
+        python = shlex.quote(sys.executable)
+        command = f"{python} -m wgspec.adapters.daemon_process {shlex.quote(words[2])} -f %i"
+        return ProgramTarget(command, name="wgpy")
     if words[0] not in NAMED:
         raise Unavailable(f"no target is called {words[0]!r}: {', '.join(HELP)}")
     module = importlib.import_module(NAMED[words[0]])
