@@ -6,19 +6,21 @@ the engine alone does not have.
 
 from __future__ import annotations
 
+import runpy
 import sys
+from pathlib import Path
 
 from wgspec.adapters.plant import plant
 from wgspec.mutants import FAULTS
 
 
-def main(arguments: list[str]) -> int:
-    """Plant the fault, then be the daemon."""
-    plant(FAULTS[arguments[0]])
-    from wgpy.cli.wireguard_py import main as daemon
-
-    return daemon(arguments[1:])
+def main(fault: str, arguments: list[str]) -> None:
+    """Plant the fault, then be the program, in this process."""
+    program = Path(sys.executable).with_name("wireguard-py")
+    plant(FAULTS[fault])
+    sys.argv = [str(program), *arguments]
+    runpy.run_path(str(program), run_name="__main__")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1], sys.argv[2:])
