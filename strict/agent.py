@@ -91,12 +91,7 @@ class Agent:
         self._local_pods: set[Prefix] = set()
         self._lock = _only_one(folder / f"{config.node.interface}.lock")
         self._stamp = self._look_at_files()
-        missing = [d for d in config.node.underlay if d not in link_mtus(config.node.underlay)]
-        if missing:
-            raise AgentError(
-                f"no such underlay device: {', '.join(missing)}: "
-                f"correct `underlay` in {config.path}"
-            )
+        _check_underlay(config)
         self._key = read_or_make_key(config.node.private_key_file)
         public = PublicKey(backend().public_key(self._key))
         self.state = ClusterState(config.table, public)
@@ -402,6 +397,16 @@ class Agent:
         finally:
             for item in extra:
                 selector.unregister(item)
+
+
+def _check_underlay(config: AgentConfig) -> None:
+    """Raises `AgentError` naming the devices that are not there."""
+    there = link_mtus(config.node.underlay)
+    missing = [device for device in config.node.underlay if device not in there]
+    if missing:
+        raise AgentError(
+            f"no such underlay device: {', '.join(missing)}: correct `underlay` in {config.path}"
+        )
 
 
 def _only_one(path: Path) -> int:

@@ -6,8 +6,8 @@ here, so a scrape after the data plane has died still gives what the others know
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -24,6 +24,7 @@ from strict.firewall import counts
 from wgpy.cli import client as uapi
 from wgpy.protocol.constants import NS
 from wgpy.protocol.drops import DropReason
+from wgpy.protocol.settings import PeerSnapshot
 
 PREFIX: Final = "wgpy_strict"
 _EGRESS: Final = frozenset(
@@ -84,24 +85,10 @@ class NodeCollector(Collector):
         yield _gauge("ipcache_entries", "Prefixes in the ipcache", policy["entries"])
         yield _gauge("nodes", "Known nodes", policy["nodes"])
         yield _gauge("peers", "WireGuard peers", status["peers"])
-        drops = CounterMetricFamily(
-            f"{PREFIX}_drops", "Packets dropped", labels=["reason", "direction"]
-        )
-        for name, count in counters["drops"].items():
-            direction = "egress" if DropReason[name] in _EGRESS else "ingress"
-            drops.add_metric([name, direction], count)
-        yield drops
-        packets = CounterMetricFamily(
-            f"{PREFIX}_forwarded_packets", "Inner packets forwarded", labels=["verdict"]
-        )
-        size = CounterMetricFamily(
-            f"{PREFIX}_forwarded_bytes", "Bytes of inner packets forwarded", labels=["verdict"]
-        )
-        for verdict, (number, total) in counters["forwarded"].items():
-            packets.add_metric([verdict], number)
-            size.add_metric([verdict], total)
-        yield packets
-        yield size
+        yield from _of_counters(counters)
+        yield from self._of_peers(peers)
+
+    def _of_peers(self, peers: Iterable[PeerSnapshot]) -> Iterator[Metric]:
         names = {node.public_key: node.name for node in self._agent.state.table.nodes}
         traffic = CounterMetricFamily(
             f"{PREFIX}_peer_bytes", "Outer bytes per peer", labels=["node", "direction"]
@@ -130,3 +117,24 @@ class NodeCollector(Collector):
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
+
+
+def _of_counters(counters: Mapping[str, Any]) -> Iterator[Metric]:
+    drops = CounterMetricFamily(
+        f"{PREFIX}_drops", "Packets dropped", labels=["reason", "direction"]
+    )
+    for name, count in counters["drops"].items():
+        direction = "egress" if DropReason[name] in _EGRESS else "ingress"
+        drops.add_metric([name, direction], count)
+    yield drops
+    packets = CounterMetricFamily(
+        f"{PREFIX}_forwarded_packets", "Inner packets forwarded", labels=["verdict"]
+    )
+    size = CounterMetricFamily(
+        f"{PREFIX}_forwarded_bytes", "Bytes of inner packets forwarded", labels=["verdict"]
+    )
+    for verdict, (number, total) in counters["forwarded"].items():
+        packets.add_metric([verdict], number)
+        size.add_metric([verdict], total)
+    yield packets
+    yield size

@@ -22,7 +22,8 @@ from strict.ipcache import Source
 from strict.policy import StrictPolicy
 from strict.settings import Mode
 from tests.strict.helpers import a, config, entry, key, node, p, table, tcp
-from wgpy.dataplane.control import MAX_LINE, ControlServer, describe_drop
+from wgpy.dataplane.control import MAX_LINE, ControlServer
+from wgpy.dataplane.control_events import describe_drop
 from wgpy.dataplane.device import Interface
 from wgpy.dataplane.loop import Loop
 from wgpy.linux.clock import LinuxClock, entropy
