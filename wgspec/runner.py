@@ -126,7 +126,9 @@ class Runner:
         fresh = asyncio.Semaphore(self.target.fresh_parallel)
         one_by_one = asyncio.Semaphore(1) if self.target.parallel == 1 else None
 
-        async def start(case: Case) -> None:
+        async def start(case: Case, number: int) -> None:
+            if case.cost != "q":
+                await asyncio.sleep(number * self.target.stagger)
             own = self.target.one_per_case or (case.fresh and Capability.FRESH in self._offered())
             gate = one_by_one or (fresh if own else shared)
             async with gate if case.cost == "q" or one_by_one else contextlib.nullcontext():
@@ -137,8 +139,8 @@ class Runner:
         order = sorted(cases, key=lambda c: "lsq".index(c.cost))
         try:
             async with asyncio.TaskGroup() as group:
-                for case in order:
-                    group.create_task(start(case))
+                for number, case in enumerate(order):
+                    group.create_task(start(case, number))
         except* Unavailable as several:
             raise Unavailable(str(several.exceptions[0])) from several
 

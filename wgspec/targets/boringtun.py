@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from random import Random
@@ -77,14 +78,14 @@ class BoringtunInstance(RealTimeInstance):
         self._heard: set[str] = set()
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._errors = b""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
 
     async def start(self) -> None:
         """Start the process and wait until it listens."""
         self._process = await asyncio.create_subprocess_exec(
             "ip", "netns", "exec", self.pair.target,
             sys.executable, "-m", "wgspec.adapters.boringtun_process",
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
         peers = [
             base64.b64encode(public_key(peer.private_key)).decode() for peer in self.fixed_peers
@@ -94,8 +95,6 @@ class BoringtunInstance(RealTimeInstance):
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), START_TIMEOUT)
         if b"ready" not in line:
-            assert self._process.stderr is not None
-            self._errors = await self._process.stderr.read()
             raise Unavailable(f"boringtun did not start: {self.diagnostics()}")
         self._reading = asyncio.create_task(self._read(self._process.stdout))
 
@@ -162,9 +161,13 @@ class BoringtunInstance(RealTimeInstance):
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
+        self._log.close()
 
     def diagnostics(self) -> str:
-        return self._errors[-2000:].decode(errors="replace").strip()
+        if self._log.closed:
+            return ""
+        self._log.seek(0)
+        return self._log.read()[-2000:].decode(errors="replace").strip()
 
 
 class BoringtunTarget(Target):

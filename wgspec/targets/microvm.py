@@ -323,8 +323,9 @@ def _peer_state(words: list[str]) -> PeerState:
 class MicroVmTarget(Target):
     """One guest with a kernel of a series; named `linux-6.1`, `linux-6.12`."""
 
-    parallel = 12
-    fresh_parallel = 4
+    parallel = 8
+    fresh_parallel = 2
+    stagger = 0.6
 
     def __init__(self, series: str, pair: Pair | None = None) -> None:
         self.series = series
