@@ -227,7 +227,7 @@ class Twins:
         assert fast.drops == plain.drops
         assert self.fast.snapshot() == self.plain.snapshot()
         assert [session_books(fast)] == [session_books(plain)]
-        assert self.fast.next_deadline_at() == self.plain.next_deadline_at()
+        assert self.fast.next_deadline() == self.plain.next_deadline()
         assert sorted(map(str, drain(self.fast))) == sorted(map(str, drain(self.plain)))
 
 

@@ -148,7 +148,7 @@ class Interface:
 
     def next_deadline(self) -> int | None:
         """For the loop: the engine's next deadline in ns."""
-        return self.engine.next_deadline_at()
+        return self.engine.next_look()
 
     def handle_deadline(self) -> None:
         """For the loop: the deadline has come."""

@@ -181,6 +181,15 @@ class Device:
         if at is not None and (peer.scheduled_at is None or at < peer.scheduled_at):
             self._push(peer, at)
 
+    def schedule_by(self, peer: Peer, at: int) -> None:
+        """As `reschedule`, when `at` is the only deadline that is new."""
+        if peer.scheduled_at is None or at < peer.scheduled_at:
+            self.reschedule(peer)
+
+    def earliest_entry(self) -> int | None:
+        """A time not later than the earliest deadline; too early at worst, and cheap."""
+        return self._schedule[0][0] if self._schedule else None
+
     def next_scheduled(self) -> Peer | None:
         """The peer with the earliest true deadline."""
         while self._schedule:

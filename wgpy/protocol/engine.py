@@ -86,10 +86,13 @@ class Engine:
         peer = self.device.next_scheduled()
         return None if peer is None else peer.timers.earliest()
 
-    def next_deadline_at(self) -> int | None:
-        """The time of `next_deadline` alone: a loop asks it in every round."""
-        peer = self.device.next_scheduled()
-        return None if peer is None else peer.timers.earliest_at()
+    def next_look(self) -> int | None:
+        """When to call `handle_deadline`, for a loop that asks in every round.
+
+        Never later than `next_deadline`; sometimes earlier, when traffic has put a
+        deadline off and nobody has had to look yet.
+        """
+        return self.device.earliest_entry()
 
     def handle_deadline(self, *, now: int) -> None:
         """Do everything that is due at `now`; calling it early or late is harmless."""

@@ -298,8 +298,7 @@ def heard(device: Device, peer: Peer, source: Endpoint, size: int, now: int) -> 
 def content_received(device: Device, peer: Peer, now: int) -> None:
     """Some of what `peer` sent was more than a keepalive: answer in time (§6.5)."""
     if not peer.timers.is_set(Timer.KEEPALIVE):
-        peer.timers.data_received(now)
-        device.reschedule(peer)
+        device.schedule_by(peer, peer.timers.data_received(now))
 
 
 def _install(

@@ -105,9 +105,8 @@ def note_sent(device: Device, peer: Peer, size: int, now: int, *, content: bool)
     timers = peer.timers
     timers.authenticated_sent(now)
     if content and not timers.is_set(Timer.NEW_HANDSHAKE):
-        timers.data_sent(now, device.jitter())
-        device.reschedule(peer)
-    elif timers.persistent_interval:
+        device.schedule_by(peer, timers.data_sent(now, device.jitter()))
+    if timers.persistent_interval:
         device.reschedule(peer)
 
 

@@ -65,18 +65,23 @@ class Timers:
 
     # What happened.
 
-    def data_sent(self, now: int, jitter: int) -> None:
-        """We sent a packet with content: somebody should answer within 15 s (§6.5)."""
-        self._at.setdefault(
+    def data_sent(self, now: int, jitter: int) -> int:
+        """We sent a packet with content: somebody should answer within 15 s (§6.5).
+
+        Returns the deadline, as does `data_received`.
+        """
+        return self._at.setdefault(
             Timer.NEW_HANDSHAKE, now + self._parameters.dead_peer_time + jitter
         )
 
-    def data_received(self, now: int) -> None:
+    def data_received(self, now: int) -> int:
         """We received a packet with content: show life within 10 s (§6.5).
 
         Anything we send meanwhile does; one keepalive answers all that came before it.
         """
-        self._at.setdefault(Timer.KEEPALIVE, now + self._parameters.keepalive_timeout)
+        return self._at.setdefault(
+            Timer.KEEPALIVE, now + self._parameters.keepalive_timeout
+        )
 
     def authenticated_sent(self, now: int) -> None:
         """Any authenticated packet left: nothing is owed any more."""
