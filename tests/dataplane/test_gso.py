@@ -1,0 +1,172 @@
+"""UDP in trains on loopback, and what happens when the kernel refuses one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+
+from wgpy.linux import gso, vnet
+from wgpy.linux.gso import DETOUR, GsoUdp
+from wgpy.protocol.endpoint import Endpoint
+
+
+@pytest.fixture
+def udp():
+    reports: list[str] = []
+    made = GsoUdp(report=reports.append)
+    made.reports = reports
+    made.rebind(0)
+    yield made
+    made.close()
+
+
+def here(udp: GsoUdp, host: str = "127.0.0.1") -> Endpoint:
+    return Endpoint.parse(f"[{host}]:{udp.port}" if ":" in host else f"{host}:{udp.port}")
+
+
+def arrived(udp: GsoUdp, count: int) -> list[bytes]:
+    """At least `count` datagrams, from whichever socket."""
+    buffer, found = bytearray(1 << 16), []
+    for _ in range(1000):
+        for fd in udp.filenos():
+            train = udp.receive_train(fd, buffer)
+            if train is not None:
+                found += [
+                    bytes(buffer[i : min(i + train.stride, train.size)])
+                    for i in range(0, train.size, train.stride)
+                ]
+        if len(found) >= count:
+            return found
+    raise AssertionError(f"only {len(found)} of {count} came")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize(("size", "stride"), [(1000, 100), (950, 100), (100, 100), (64, 1)])
+def test_a_train_arrives_as_its_datagrams(udp, host, size, stride):
+    data = os.urandom(size)
+    assert udp.send_train(memoryview(data), stride, here(udp, host)) == 0
+    pieces = [data[i : i + stride] for i in range(0, size, stride)]
+    assert arrived(udp, len(pieces)) == pieces
+
+
+class Refusing:
+    """A socket that refuses trains, as kernels and devices do."""
+
+    def __init__(self, real: socket.socket, number: int) -> None:
+        self._real, self._number = real, number
+        self.tried = 0
+
+    def fileno(self) -> int:
+        return self._real.fileno()
+
+    def sendmsg(self, parts, items, *rest):
+        if any(kind == gso.UDP_SEGMENT for _, kind, _ in items):
+            self.tried += 1
+            raise OSError(self._number, os.strerror(self._number))
+        return self._real.sendmsg(parts, items, *rest)
+
+
+def refuse(udp: GsoUdp, endpoint: Endpoint, number: int) -> Refusing:
+    """Trains to `endpoint` fail from now on."""
+    find = udp._find_way
+    way = find(endpoint)
+    socket_ = Refusing(way.socket, number)
+    udp._find_way = lambda e: find(e)._replace(socket=socket_)
+    udp._ways = {}
+    return socket_
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL, errno.EMSGSIZE])
+def test_a_refused_train_goes_out_one_by_one_and_is_reported_once(udp, number):
+    data = os.urandom(500)
+    refusing = refuse(udp, here(udp), number)
+    for _ in range(3):
+        assert udp.send_train(memoryview(data), 100, here(udp)) == 0
+        udp._ways = {}
+    assert arrived(udp, 15) == [data[i : i + 100] for i in range(0, 500, 100)] * 3
+    assert refusing.tried == 1
+    assert len(udp.reports) == 1
+
+
+def test_after_a_while_it_is_tried_again_unless_the_device_cannot(udp):
+    for number, again in ((errno.EINVAL, 1), (errno.EIO, 0)):
+        refusing = refuse(udp, here(udp), number)
+        udp._apart.clear()
+        for _ in range(DETOUR + 2):
+            udp.send_train(memoryview(bytes(2)), 1, here(udp))
+            udp._ways = {}
+        assert refusing.tried == 1 + again
+
+
+def test_a_full_socket_is_a_refusal_and_nothing_is_sent_twice(udp):
+    find = udp._find_way
+    real = find(here(udp)).socket
+
+    class Full(Refusing):
+        def sendmsg(self, *_):
+            raise BlockingIOError(errno.EAGAIN, "full")
+
+    udp._find_way = lambda e: find(e)._replace(socket=Full(real, errno.EAGAIN))
+    udp._ways = {}
+    assert udp.send_train(memoryview(bytes(250)), 100, here(udp)) == 3
+    assert udp.reports == []
+
+
+def test_no_socket_of_that_family_refuses_every_datagram(udp):
+    udp._sockets = tuple(s for s in udp._sockets if s.family == socket.AF_INET)
+    assert udp.send_train(memoryview(bytes(250)), 100, here(udp, "::1")) == 3
+
+
+def test_what_the_socket_lost_is_counted_once(udp):
+    for s in udp._sockets:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    for _ in range(40):
+        udp.send_train(memoryview(bytes(3000)), 1000, here(udp))
+    lost = udp.overflowed()
+    assert lost > 0
+    assert udp.overflowed() == 0
+    assert udp.overflows == lost
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("unknown", "missing", "udp_offload"),
+    [
+        (0, "", True),
+        (vnet.TUN_F_USO4, "no USO", False),
+        (vnet.TUN_F_TSO4, "no TSO", False),
+        (vnet.TUN_F_CSUM, "no offloads", False),
+    ],
+)
+def test_a_kernel_without_an_offload_still_gives_a_device(
+    lab, monkeypatch, unknown, missing, udp_offload
+):
+    real = vnet.fcntl.ioctl
+
+    def ioctl(fd, request, *words):
+        if request == vnet.TUNSETOFFLOAD and words[0] & unknown:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(fd, request, *words)
+
+    monkeypatch.setattr(vnet.fcntl, "ioctl", ioctl)
+    reports: list[str] = []
+    with lab.namespace("tun").entered():
+        edges = vnet.open_edges(lab.interface(), offload=True, report=reports.append)
+        edges.tun.close()
+    assert edges.tun.udp_offload is udp_offload
+    assert len(reports) == bool(missing) and all(missing in text for text in reports)
+
+
+@pytest.mark.root
+def test_super_packets_are_capped_to_one_send(lab):
+    namespace = lab.namespace("tun")
+    with namespace.entered():
+        tun = vnet.VnetTun(lab.interface())
+        tun.cap_super_packets()
+        shown = namespace.ip(f"-d link show {tun.name}")
+        tun.close()
+    size = int(shown.split("gso_max_size ")[1].split()[0])
+    assert 45 * 1368 <= size <= 45 * 1368 + 321
