@@ -33,7 +33,7 @@ from strict.discovery import Discovery
 from strict.document import DocumentRefused
 from strict.firewall import Firewall, FirewallError
 from strict.host import backstop_of, encrypts_node_traffic, needs_ipv6, routes_of
-from strict.keyfile import read_or_make_key
+from strict.keyfile import read_key, read_or_make_key
 from strict.mtu import device_mtu, route_mtu
 from strict.routes import (
     Routing,
@@ -293,8 +293,9 @@ class Agent:
         self._stamp = stamp
         try:
             config = read_config(self.config.path)
-            key = read_or_make_key(self.config.node.private_key_file)
+            key = read_key(self.config.node.private_key_file)
         except (DocumentRefused, ValueError, OSError) as error:
+            # What is in force stays, also when the key's file is gone for a moment.
             self._problem("configuration", str(error))
             return
         fixed = replace(config, table=self.config.table)

@@ -10,14 +10,17 @@ from wgpy.protocol.keys import KeyFormatError, PrivateKey
 
 
 def read_or_make_key(path: Path) -> PrivateKey:
-    """The key in the file (base64), a new one when there is no file.
-
-    Raises ValueError (without showing the content) or OSError.
-    """
+    """The key in the file, a new one when there is no file; raises as `read_key`."""
     try:
-        text = path.read_text(encoding="ascii").strip()
+        return read_key(path)
     except FileNotFoundError:
         return _make(path)
+
+
+def read_key(path: Path) -> PrivateKey:
+    """The key in the file (base64); ValueError (without showing the content) or OSError."""
+    try:
+        text = path.read_text(encoding="ascii").strip()
     except UnicodeDecodeError:
         text = ""
     try:

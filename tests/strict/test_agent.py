@@ -382,6 +382,17 @@ def test_another_private_key(world: World, tmp_path: Path) -> None:
     assert "device" in world.since(mark) and agent.state.local().public_key != before
 
 
+def test_a_key_file_that_vanishes_makes_no_new_key(world: World, tmp_path: Path) -> None:
+    agent = make(world, tmp_path, Told(world, "s", HERE, Synced()))
+    agent.tick()
+    before = agent.state.local().public_key
+    (tmp_path / "wgx.key").unlink()
+    agent.tick()
+    assert "wgx.key" in status(tmp_path)["problems"]["configuration"]
+    assert agent.state.local().public_key == before
+    assert not (tmp_path / "wgx.key").exists()
+
+
 def test_opting_out_is_said(world: World, tmp_path: Path) -> None:
     labelled = NodeUpsert(node("here", 1, with_key=False,
                                labels={"node-role.kubernetes.io/control-plane": ""}))
