@@ -280,6 +280,9 @@ class Pair:
 
     def handle(self, side: Side) -> None:
         side.engine.handle_deadline(now=self.now)
+        # Before `next_deadline`, which tidies up.
+        look = side.engine.device.earliest_entry()
+        assert look is None or look > self.now, "a loop would spin"
         deadline = side.engine.next_deadline()
         assert deadline is None or deadline.at > self.now, f"still due: {deadline.reason}"
         self.collect(side)
@@ -325,7 +328,9 @@ class Pair:
     def _check_schedule(self, side: Side) -> None:
         timers = [peer.timers.earliest_at() for peer in side.engine.device.peers.values()]
         earliest = min((at for at in timers if at is not None), default=None)
+        look = side.engine.device.earliest_entry()
         deadline = side.engine.next_deadline()
+        assert earliest is None or (look is not None and look <= earliest), "nobody would look"
         assert (deadline.at if deadline else None) == earliest, "a deadline would be missed"
 
     def _check_memory(self, side: Side) -> None:
