@@ -15,6 +15,7 @@ from rich.console import Console
 from wgspec import mutants, report, targets, verdict
 from wgspec.case import COSTS, LEVELS, PROFILES, SECTIONS, Case, all_cases
 from wgspec.cli_grid import grid_command
+from wgspec.cli_matrix import matrix_command
 from wgspec.runner import Options, Result, Runner, exit_status, left_out, select
 from wgspec.target import Target, Unavailable
 
@@ -27,6 +28,7 @@ def spec() -> None:
 
 
 spec.add_command(grid_command)
+spec.add_command(matrix_command)
 
 
 @spec.command("list")
