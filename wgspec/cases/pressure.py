@@ -17,10 +17,13 @@ from wgspec.peer import Peer
 from wgspec.target import Arrival, Capability, Port, Unsupported
 from wgspec.wire import COOKIE_REPLY, RESPONSE, CookieReply
 
-FIRST_BURST, MOST = 600, 6000
+FIRST_BURST, MOST = 250, 6000
+"""The first fits into a socket's usual 208 KiB, so that the probe after it is not lost."""
+CHUNK, PAUSE = 125, 0.002
 OF_A_PEER = 30
 TRIES = 10
-PROBES = 5
+PROBES = 4
+PROBE_WAIT = 1.5
 
 
 class Pressure:
@@ -51,7 +54,10 @@ class Pressure:
         while len(self._stock) < self.size:
             self._stock.append(garbage_initiation(self.lab.rng, self.lab.target_public))
         self.lab.note(f"load: {self.size} initiations that only pass mac1")
-        self.port.burst(self._stock[: self.size])
+        for start in range(0, self.size, CHUNK):
+            if start:
+                await self.lab.advance(PAUSE)
+            self.port.burst(self._stock[start : min(start + CHUNK, self.size)])
 
     def replies(self) -> list[Arrival]:
         """What the burst was answered with, so far."""
@@ -64,21 +70,20 @@ class Pressure:
         await self.lab.advance(1.0 + self.lab.slack + self.lab.quiet())
 
     async def demand(self, peer: Peer, wrong: Wrong = RIGHT) -> tuple[Handshake, Arrival]:
-        """Under pressure, send an initiation; the first reply to it.
+        """Under pressure, send an initiation; the reply to it.
 
-        The burst may have filled the target's socket too, and the probe be lost: it is sent
-        again while the state (held for a second) lasts.
+        A burst that filled the target's socket may cost the probe: after a wait that is
+        long even for a busy target, both are sent again.
         """
         self._peer = peer
-        await self.press()
         probes: dict[bytes, Handshake] = {}
         for _ in range(PROBES):
+            await self.press()
             await peer.guard()
             sent = await peer.send_initiation(peer.initiation(wrong=wrong))
             probes[sent.sender.to_bytes(4, "little")] = sent
-            got = await peer.arrival(max(0.4, self.lab.quiet()))
+            got = await peer.arrival(max(PROBE_WAIT, self.lab.quiet()))
             if got is not None:
-                # A busy target may answer an earlier probe only now.
                 place = 4 if wire.kind(got.data) == COOKIE_REPLY else 8
                 return probes.get(got.data[place : place + 4], sent), got
         raise Mismatch("a reply under load", "silence")
