@@ -33,7 +33,7 @@ from wgpy.protocol.session import Session
 MAX_FLOWS: Final = 8192
 """Flows remembered; when there are more, all are forgotten and learnt anew."""
 
-MAX_LONG: Final = 4
+MAX_LONG: Final = 8
 LONG: Final = 1 << 15
 """Trains of at least this size, in bytes, are taken one after the other in one turn."""
 
