@@ -30,7 +30,7 @@ from testbed.dataplane import Daemon, DataPlaneError
 from testbed.discovery import View
 from testbed.namespaces import Guardian, Namespace
 from testbed.network import UNDERLAY
-from testbed.privileges import state_folder
+from testbed.privileges import complete_path, state_folder
 from testbed.sniffer import Record, Sniffer
 from testbed.topology import LISTEN_PORT, Topology, read_topology
 from wgpy.protocol.keys import PrivateKey
@@ -76,6 +76,7 @@ class Cluster:
         cls, topology: Topology, *, name: str = "", owned: bool = True, start: bool = True
     ) -> Cluster:
         """Make it and wait until every node is ready.  Raises `ClusterError`, leaving nothing."""
+        complete_path()
         sweep()
         token = secrets.token_hex(3)
         name = name or (f"{topology.name}-{token}" if owned else topology.name)
@@ -311,6 +312,7 @@ class Cluster:
     @classmethod
     def load(cls, name: str) -> Cluster:
         """A cluster that some process brought up.  Raises `ClusterError`."""
+        complete_path()
         folder = state_folder() / name
         try:
             state = json.loads((folder / "state.json").read_text())

@@ -32,6 +32,16 @@ TOOLS = {
 """Programs the testbed runs, and the Debian packages that hold them."""
 
 
+SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def complete_path() -> None:
+    """A plain user's PATH often lacks the folders where ip and nft are."""
+    path = os.environ.get("PATH", "")
+    if not path.endswith(SBIN):
+        os.environ["PATH"] = path + SBIN
+
+
 def missing_tools(names: Sequence[str] = tuple(TOOLS)) -> list[str]:
     """The packages whose programs are not on the PATH."""
     return sorted({TOOLS[name] for name in names if find_tool(name) is None})
@@ -39,8 +49,7 @@ def missing_tools(names: Sequence[str] = tuple(TOOLS)) -> list[str]:
 
 def find_tool(name: str) -> str | None:
     """Where a program is; the sbin folders count even when the PATH leaves them out."""
-    path = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
-    return shutil.which(name, path=path)
+    return shutil.which(name, path=os.environ.get("PATH", "") + SBIN)
 
 
 def privileged() -> bool:
@@ -119,11 +128,11 @@ def _module_or_script() -> list[str]:
 
 def reexecute(into: int | None = None) -> NoReturn:
     """Start this program again in a user namespace of its own, or in that of process `into`."""
+    complete_path()
     environment = {
         **os.environ,
         _INSIDE: "1",
         STATE_VARIABLE: str(state_folder()),
-        "PATH": os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin",
     }
     if into is None:
         command = [*_UNSHARE, *own_arguments()]
@@ -139,7 +148,7 @@ def require(into: int | None = None) -> None:
 
     Raises `PermissionError` with the fix when there is no such place.
     """
-    os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+    complete_path()
     if reason := explain():
         raise PermissionError(reason)
     if not privileged():

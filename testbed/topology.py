@@ -323,13 +323,6 @@ def _node(
         cidrs = _networks(fields["pod_cidrs"], ())
     else:
         cidrs = tuple(_slice(cidr, index) for cidr in topology.pod_cidrs)
-    implementation = "wireguard-py"
-    if "implementation" in fields:
-        implementation = fields["implementation"].expect_choice(IMPLEMENTATIONS)
-        if implementation != "wireguard-py" and topology.mode != "plain":
-            raise fields["implementation"].error(
-                "the agent needs the control socket of wireguard-py", "use mode: plain"
-            )
     node = Node(
         name=name,
         underlays=on,
@@ -340,10 +333,21 @@ def _node(
         control_plane=_flag(fields, "control_plane", False),
         node_encryption=_flag(fields, "node_encryption", topology.node_encryption),
         labels=_labels(fields.get("labels")),
-        implementation=implementation,
+        implementation=_implementation(topology, fields.get("implementation")),
     )
     _refuse_twice(located, before, node)
     return replace(node, pods=_pods(topology, node, fields.get("pods")))
+
+
+def _implementation(topology: Topology, located: Located | None) -> str:
+    if located is None:
+        return IMPLEMENTATIONS[0]
+    chosen = located.expect_choice(IMPLEMENTATIONS)
+    if chosen != IMPLEMENTATIONS[0] and topology.mode != "plain":
+        raise located.error(
+            "the agent needs the control socket of wireguard-py", "use mode: plain"
+        )
+    return chosen
 
 
 def _slice(cidr: Network, index: int) -> Network:

@@ -9,7 +9,7 @@ import pytest
 from testbed.load import finish_ping, start_ping
 from tests.cluster.harness import shooting_range
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("cluster churn")]
 
 CLUSTER = """
 name: churn

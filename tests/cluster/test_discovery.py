@@ -11,7 +11,7 @@ from testbed.topology import ip_address
 from tests.cluster.craft import KINDS, Flow
 from tests.cluster.harness import EACH, every, shooting_range
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster discovery")]
 
 CLUSTER = """
 name: discovery

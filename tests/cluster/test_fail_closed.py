@@ -18,7 +18,7 @@ from testbed.load import finish_ping, start_ping
 from tests.cluster.craft import KINDS, Flow, Injector, build, mac_of
 from tests.cluster.harness import every, shooting_range
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster fail_closed")]
 
 CLUSTER = """
 name: failing
@@ -240,10 +240,67 @@ def test_sanity_with_every_protection_gone_it_does_leak(request, firing_range):
     alpha.run("nft", "flush", "ruleset")
 
 
+def test_before_the_data_plane_ever_starts(firing_range):
+    """The agent alone, told not to start one: backstop and unreachable routes are there."""
+    r = firing_range
+    alpha = r.cluster.namespaces["alpha"]
+    r.cluster.kill("alpha", AGENT)
+    r.cluster.kill("alpha", DATA_PLANE)
+    for family in ("-4", "-6"):
+        alpha.run("ip", family, "route", "flush", "table", "51871")
+    alpha.run("nft", "flush", "ruleset")
+    path = r.cluster.write_config("alpha")
+    path.write_text(path.read_text() + "\n[dataplane]\nstart = false\n")
+    agent = r.cluster.start_agent("alpha")
+    try:
+        assert wait_until(lambda: "backstop is in place" in agent.log.read_text()
+                          and "egress_pods" in control.backstop(r.cluster, "alpha"), 15)  # fmt: skip
+        assert wait_until(lambda: "unreachable 10.244.0.0/16" in alpha.run(
+            "ip", "route", "show", "table", "51871").stdout, 10)  # fmt: skip
+        with load(r) as sent:
+            at_least(sent, 60)
+        assert r.cluster.pid("alpha", DATA_PLANE) is None
+        assert r.ping("alpha/client", server(r), count=2, patience=0.3) == 0
+    finally:
+        r.cluster.write_config("alpha")
+        r.cluster.kill("alpha", AGENT)
+
+
+def test_without_its_discovery_file_a_node_goes_on_with_what_it_knows(firing_range):
+    r = firing_range
+    path = r.cluster.node_folder("alpha") / "cluster.toml"
+    text = path.read_text()
+    path.unlink()
+    try:
+        assert wait_until(lambda: bool(r.cluster.agent_status("alpha")["problems"]), 10)
+        with load(r) as sent:
+            assert r.ping("alpha/client", server(r), count=20, interval=0.05) == 20
+            at_least(sent, 20)
+    finally:
+        path.write_text(text)
+    assert wait_until(lambda: not r.cluster.agent_status("alpha")["problems"], 10)
+
+
+def test_the_largest_packet_fits_and_a_larger_one_is_told(firing_range):
+    """Inner MTU: a whole packet with padding fits into the underlay's 1500 bytes."""
+    r = firing_range
+    client = r.cluster.namespaces["alpha/client"]
+    for version, headers in ((4, 28), (6, 48)):
+        def shoot(size, target=server(r, version), headers=headers):
+            return client.run("ping", "-M", "do", "-c", "2", "-i", "0.2", "-W", "1", "-s",
+                              str(size - headers), target, check=False).stdout  # fmt: skip
+
+        assert "2 received" in shoot(1408)
+        assert "mtu" in shoot(1409).lower()
+    r.cluster.settle(r.sniffer)
+    pings = [rec for rec in r.sniffer.latest if rec.packet.detail == "data" and rec.length > 1400]
+    assert pings and all(rec.length <= 14 + 1500 for rec in pings)
+
+
 def test_underlay_down_and_up(firing_range):
     r = firing_range
     alpha = r.cluster.namespaces["alpha"]
-    addresses = [f"fd00:20::b/64 dev eth0", "default via fd00:20::ffff:ffff:ffff:fffe dev eth0"]  # noqa: F541
+    addresses = ["fd00:20::b/64 dev eth0", "default via fd00:20::ffff:ffff:ffff:fffe dev eth0"]
     with load(r) as sent:
         alpha.run("ip", "link", "set", "eth0", "down")
         at_least(sent, 40)

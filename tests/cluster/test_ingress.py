@@ -11,7 +11,7 @@ from testbed.cluster import wait_until
 from tests.cluster.craft import KINDS, Flow, Injector, build, mac_of
 from tests.cluster.harness import EACH, Tap, every, shooting_range
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster ingress")]
 
 CLUSTER = """
 name: ingress

@@ -10,7 +10,7 @@ from testbed import dataplane
 from tests.cluster.craft import Flow, Injector, build, mac_of
 from tests.cluster.harness import EACH, Tap, every, shooting_range
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster matrix")]
 
 CLUSTER = """
 name: matrix

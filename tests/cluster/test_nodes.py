@@ -10,7 +10,7 @@ from scapy.packet import Raw
 from tests.cluster.craft import KINDS, Flow
 from tests.cluster.harness import EACH, every, shooting_range
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster nodes")]
 
 CLUSTER = """
 name: nodes

@@ -15,7 +15,7 @@ from testbed.sniffer import send_frame
 from tests.cluster.craft import KINDS, MALFORMED, Flow
 from tests.cluster.harness import EACH, every, shooting_range
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster rows")]
 
 CLUSTER = """
 name: rows

@@ -52,7 +52,6 @@ def test_mistakes_have_a_sentence(words, message):
 
 
 @pytest.mark.root
-@pytest.mark.xdist_group("cluster")
 def test_capture_and_machines_output(tmp_path):
     def run(*words):
         return subprocess.run([*TOOL, *words], capture_output=True, text=True, check=True).stdout

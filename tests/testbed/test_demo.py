@@ -51,7 +51,6 @@ def test_without_tun_it_says_so_and_simulates(monkeypatch):
 
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.xdist_group("cluster")
 def test_on_real_packets():
     done = subprocess.run(
         [sys.executable, "-c", "from testbed.demo import demo; demo()", "--json"], cwd=ROOT,
@@ -67,7 +66,7 @@ def test_on_real_packets():
 
 
 def with_main():
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
 
 
 SAY_VERSION = "import sys; print(tuple(sys.version_info[:2]))"

@@ -20,7 +20,7 @@ import pytest
 
 from testbed import catalogue
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.root]
 
 
 @dataclass

@@ -49,7 +49,7 @@ def test_plain_cluster_talks_in_ciphertext():
         ping(cluster.namespaces["alpha"], "172.20.0.12", count=3, secret=secret)
         cluster.settle(sniffer)
         assert sniffer.count(Kind.NODE) == 6
-        assert sniffer.marked[secret] == 6
+        assert sniffer.marked[secret] >= 6
 
 
 def test_pods_reach_each_other_and_the_world_without_any_tunnel():
@@ -107,7 +107,7 @@ def test_sigkill_of_the_owner_leaves_nothing(tmp_path):
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"},
     ) as owner:  # fmt: skip
         inside = [int(word) for word in owner.stdout.readline().split()]
         assert namespaces.inside(inside)
