@@ -253,8 +253,8 @@ def test_before_the_data_plane_ever_starts(firing_range):
     path.write_text(path.read_text() + "\n[dataplane]\nstart = false\n")
     agent = r.cluster.start_agent("alpha")
     try:
-        assert wait_until(lambda: "backstop is in place" in agent.log.read_text()
-                          and "egress_pods" in control.backstop(r.cluster, "alpha"), 15)  # fmt: skip
+        assert wait_until(lambda: "backstop is in place" in agent.log.read_text(), 15)
+        assert "egress_pods" in control.backstop(r.cluster, "alpha")
         assert wait_until(lambda: "unreachable 10.244.0.0/16" in alpha.run(
             "ip", "route", "show", "table", "51871").stdout, 10)  # fmt: skip
         with load(r) as sent:
