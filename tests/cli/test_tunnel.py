@@ -233,7 +233,7 @@ def test_show_says_what_wg_says(ends: tuple[End, End], implementation: str) -> N
     for end in (client, server):
         for field in ("dump", "allowed-ips", "latest-handshakes", "fwmark"):
             assert _wg(end, field) == _show(end, field), field
-        changing = r"(latest handshake|transfer): .*\d.*"
+        changing = r"(latest handshake|transfer): .*"
         ours = re.sub(r"\n  (next deadline|dropped): .*", "", _show(end))
         assert re.sub(changing, r"\1", ours) == re.sub(changing, r"\1", _wg(end))
         extended = "next deadline: " in _show(end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -61,8 +62,10 @@ class End:
             "sysctl -n net.ipv4.conf.all.src_valid_mark",
         )
         lines = [line for command in commands for line in self._lines(command)]
-        # IPv6 multicast and link-local routes come and go with the seconds.
-        return "\n".join(line for line in lines if "fe80" not in line and "ff00" not in line)
+        # IPv6 multicast and link-local routes come and go with the seconds, as does the
+        # kernel's opinion of a cable that was plugged in just now.
+        lines = [line for line in lines if "fe80" not in line and "ff00" not in line]
+        return re.sub(r"NO-CARRIER,|,LOWER_UP|state \w+ ", "", "\n".join(lines))
 
     def _lines(self, command: str) -> list[str]:
         return self.namespace.run(*command.split()).stdout.splitlines()
