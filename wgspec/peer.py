@@ -88,7 +88,10 @@ class Peer:
 
     async def arrival(self, timeout: float = REPLY) -> Arrival | None:
         """The next datagram from the target, whatever it is."""
-        return await self.port.receive(timeout)
+        got = await self.port.receive(timeout)
+        if got is not None and wire.kind(got.data) == wire.RESPONSE:
+            self._initiated_at = self.lab.now()  # the flood guard counts from the taking
+        return got
 
     async def expect(
         self, kind: int, timeout: float = REPLY, *, allow: Collection[int] = (), why: str = ""
@@ -98,7 +101,7 @@ class Peer:
         name += f" ({why})" if why else ""
         deadline = self.lab.now() + timeout
         while True:
-            got = await self.port.receive(max(0.0, deadline - self.lab.now()))
+            got = await self.arrival(max(0.0, deadline - self.lab.now()))
             if got is None:
                 raise Mismatch(name, f"nothing for {timeout:.1f} s")
             try:
@@ -141,7 +144,7 @@ class Peer:
         deadline = self.lab.now() + wait
         passed: list[Arrival] = []
         while True:
-            got = await self.port.receive(max(0.0, deadline - self.lab.now()))
+            got = await self.arrival(max(0.0, deadline - self.lab.now()))
             if got is None:
                 return passed
             if wire.kind(got.data) not in allow:
