@@ -34,6 +34,14 @@ LEVELS: Final = {
     "I": "informative: measured and reported, not judged",
     "Q": "quality under attack",
 }
+IMPLEMENTATIONS: Final = {
+    "P": "the whitepaper",
+    "K": "the Linux kernel",
+    "G": "wireguard-go",
+    "G22": "wireguard-go 0.0.20220316",
+    "B": "boringtun",
+    "GT": "GotaTun",
+}
 COSTS: Final = {"q": "under 2 s", "s": "up to 30 s", "l": "over 30 s"}
 PROFILES: Final = {"quick": "q", "full": "qs", "long": "qsl"}
 

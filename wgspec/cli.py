@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from wgspec import mutants, report, targets, verdict
-from wgspec.case import COSTS, LEVELS, PROFILES, SECTIONS, Case, all_cases
+from wgspec.case import COSTS, IMPLEMENTATIONS, LEVELS, PROFILES, SECTIONS, Case, all_cases
 from wgspec.cli_grid import grid_command
 from wgspec.cli_matrix import matrix_command
 from wgspec.runner import Options, Result, Runner, exit_status, left_out, select
@@ -50,8 +50,9 @@ def list_command(as_json: bool) -> None:
             for name, text in case.known.items():
                 line = f"{'':21}known of {name}: {text}"
                 console.print(line, style="dim", markup=False, soft_wrap=True)
-    legend = [f"{k} {v}" for k, v in (LEVELS | COSTS).items()]
-    console.print("\n" + "; ".join(legend), style="dim", markup=False, highlight=False)
+    for names in (LEVELS, COSTS, IMPLEMENTATIONS):
+        legend = "; ".join(f"{k} {v}" for k, v in names.items())
+        console.print(f"\n{legend}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def case_json(case: Case) -> dict[str, Any]:
