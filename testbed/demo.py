@@ -57,6 +57,8 @@ def demo(as_json: bool, simulate: bool, seconds: int) -> None:
     except FAILURES as error:
         raise click.ClickException(str(error)) from error
     story.finish(HINTS)
+    if not story.went_well:
+        raise click.ClickException("not all of it went as it should: see the table")
 
 
 def _enter() -> str:

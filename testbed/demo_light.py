@@ -56,7 +56,7 @@ def _handshake(story: Story, cluster: Cluster, sniffer: Sniffer) -> None:
     names = [record.packet.detail for record in shown]
     good = names[:2] == ["initiation", "response"] and pings.received == pings.sent
     story.say(f"{pings.received} of {pings.sent} pings answered, median {pings.median or 0:.2f} ms")
-    story.result("handshake (Noise_IKpsk2, one round trip)", ", ".join(names[:2]), names[:1] != [])
+    story.result("handshake, one round trip", ", ".join(names[:2]), good)
     story.result("ping through the tunnel", f"{pings.received} of {pings.sent}", good)
     story.note(pings=pings.received, ping_ms=pings.median, handshake=names[:2])
 

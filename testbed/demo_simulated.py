@@ -97,7 +97,7 @@ def strict_story_simulated(story: Story, *, packets: int = 5) -> None:
     readable = talk()
     sealed = [data for _at, name, data in world.seen[before:] if name == "alpha" and data[0] == 4]
     story.say(f"{len(sealed)} data messages, {len(readable)} packets in plaintext")
-    story.result("strict mode, destination discovered",
+    story.result("strict mode, pod discovered",
                  f"{len(sealed)} encrypted, {len(readable)} in plaintext",
                  not readable and bool(sealed))  # fmt: skip
     story.note(discovered_plaintext=len(readable), discovered_encrypted=len(sealed))
@@ -116,8 +116,8 @@ def _simulated_modes(
     story.say(f"given back to the host unencrypted: [bold red]{len(readable)} packets[/]")
     if readable:
         story.dump("one of them:", readable[0], SECRET)
-    story.result("default mode, destination undiscovered",
-                 f"{len(readable)} packets in PLAINTEXT", False)  # fmt: skip
+    story.result("default mode, pod undiscovered", f"{len(readable)} packets in PLAINTEXT",
+                 bool(readable), colour="red")  # fmt: skip
     story.note(default_plaintext=len(readable))
     story.step("Strict mode: the same again")
     table.configure(replace(settings, mode=Mode.STRICT))
@@ -127,7 +127,7 @@ def _simulated_modes(
     dropped = alpha.engine.drops.get(DropReason.UNENCRYPTED_TRAFFIC, 0) - before
     on_wire = len(readable) + len(world.seen) - sent
     story.say(f"[bold green]{on_wire} packets[/] leave, {dropped} dropped UNENCRYPTED_TRAFFIC")
-    story.result("strict mode, destination undiscovered",
+    story.result("strict mode, pod undiscovered",
                  f"{on_wire} on the wire, {dropped} dropped UNENCRYPTED_TRAFFIC",
                  on_wire == 0 and dropped > 0)  # fmt: skip
     story.note(strict_plaintext=on_wire, strict_dropped=dropped)

@@ -70,7 +70,8 @@ def _leak(scene: Scene, server: Server) -> None:
     record = _find(scene.sniffer, SECRET)
     if record is not None:
         story.dump(f"one of them ({record.packet}):", record.head[14:], SECRET, limit=112)
-    story.result("default mode, destination undiscovered", f"{leaked} packets in PLAINTEXT", False)
+    story.result("default mode, pod undiscovered", f"{leaked} packets in PLAINTEXT", leaked > 0,
+                 colour="red")  # fmt: skip
     story.note(default_plaintext=leaked)
 
 
@@ -97,7 +98,7 @@ def _strict_until_discovered(scene: Scene, server: Server) -> None:
                   f"{dropped} UNENCRYPTED_TRAFFIC")  # fmt: skip
         why = control.explain(cluster, "alpha", client.source()[0], str(scene.target))
         story.say(f"[dim]wgpy strict explain: row {why['rule']}, {why['missing']}[/]")
-        story.result("strict mode, destination undiscovered",
+        story.result("strict mode, pod undiscovered",
                      f"{leaked} on the wire, {dropped} dropped UNENCRYPTED_TRAFFIC",
                      leaked == 0 and dropped > 0 and not through)  # fmt: skip
         story.note(strict_plaintext=leaked, strict_dropped=dropped)
@@ -119,14 +120,14 @@ def _discover(scene: Scene, server: Server, client: Client) -> None:
     leaked = scene.plaintext() - before
     sealed = [r for r in list(sniffer.records) if r.packet.detail == "data" and r.at > published]
     if not sealed or not through or client.source()[1] != port:
-        story.result("the same connection after discovery", "did not come through", False)
+        story.result("the same connection, discovered", "did not come through", False)
         return
     lag = (sealed[0].at - published) / 1e9
     story.say(f"TCP from port {port}: connected; {len(sealed)} packets, all encrypted, the first "
               f"{lag:.2f} s after publication")  # fmt: skip
     story.dump("one of them: " + describe_message(sealed[-1].head[42:]), sealed[-1].head[42:],
                SECRET, limit=64)  # fmt: skip
-    story.result("the same connection after discovery",
+    story.result("the same connection, discovered",
                  f"{len(sealed)} encrypted, {leaked} in plaintext", leaked == 0)  # fmt: skip
     story.note(discovered_plaintext=leaked, seconds_to_first_encrypted=round(lag, 3))
 

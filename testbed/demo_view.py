@@ -15,11 +15,15 @@ MESSAGE_NAMES = {1: "initiation", 2: "response", 3: "cookie reply", 4: "data"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the last table; `good` colours it, None leaves it as it is."""
+    """One line of the last table; `good` is whether it went as it should, None: no matter.
+
+    `colour` is for what went as it should and is still no good news: the leak.
+    """
 
     step: str
     result: str
     good: bool | None = None
+    colour: str = ""
 
 
 class Story:
@@ -45,9 +49,16 @@ class Story:
         """Figures for the JSON form."""
         self.facts.update(facts)
 
-    def result(self, step: str, result: str, good: bool | None = None) -> None:
+    def result(
+        self, step: str, result: str, good: bool | None = None, *, colour: str = ""
+    ) -> None:
         """A line of the last table."""
-        self.rows.append(Row(step, result, good))
+        self.rows.append(Row(step, result, good, colour))
+
+    @property
+    def went_well(self) -> bool:
+        """Whether nothing in the table is other than it should be."""
+        return all(row.good is not False for row in self.rows)
 
     def dump(self, title: str, data: bytes, secret: bytes, *, limit: int = 96) -> None:
         """A hex dump; bytes of `secret` are red, everything else is green."""
@@ -68,7 +79,7 @@ class Story:
         table.add_column("step")
         table.add_column("result")
         for row in self.rows:
-            style = {True: "green", False: "red", None: ""}[row.good]
+            style = row.colour or {True: "green", False: "bold red", None: ""}[row.good]
             table.add_row(row.step, Text(row.result, style=style))
         self.console.print(table)
         self.console.print("\n[bold]Try next[/]")
