@@ -89,6 +89,15 @@ def test_a_planted_fault_is_caught_by_its_case(name: str, case: str) -> None:
     assert case in caught
 
 
+@pytest.mark.slow
+@pytest.mark.root
+def test_a_fault_of_the_packet_path_is_caught_in_the_daemon() -> None:
+    assert FAULTS["path-train-forged"].in_daemon
+    caught, trouble = mutants.failures("wgpy --fault path-train-forged", ["R-65", "R-64"], seed=1)
+    assert not trouble
+    assert caught == ("R-65",)
+
+
 def test_a_fault_is_not_in_the_engine_without_it() -> None:
     from wgspec.case import all_cases
     from wgspec.runner import Options, Runner
