@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -12,10 +15,17 @@ from rich.progress import track
 
 from vectors.generators import catalogue, file
 from vectors.model import DATA, VectorFileError, load
+from vectors.transcript import (
+    TRANSCRIPTS,
+    is_transcript,
+    load_transcript,
+    verify_transcript,
+)
 from vectors.verify import Failure, verify_file
 from wgpy.protocol.crypto import BACKENDS
 
 SEED = 1
+PEERS = ("wireguard-go", "microvm 6.1", "microvm 6.12", "boringtun")
 
 
 @click.group()
@@ -36,20 +46,19 @@ def vectors() -> None:
 def verify(files: tuple[Path, ...], backends: tuple[str, ...], as_json: bool) -> None:
     """Compute every vector of FILES (default: all) again and compare."""
     console = Console(stderr=True)
-    paths = files or tuple(sorted(DATA.glob("*.json")))
+    paths = files or (*sorted(DATA.glob("*.json")), *sorted(TRANSCRIPTS.glob("*.json")))
     if not paths:
         raise click.ClickException(f"no vector files in {DATA}: run `wgpy vectors generate`")
     failures: list[Failure] = []
     count = 0
     for path in track(paths, "verifying", console=console, disable=as_json):
         try:
-            vector_file = load(path)
+            checked, failed = _verify(path, backends or BACKENDS)
         except VectorFileError as error:
             failures.append(Failure(path.name, 0, "", str(error)))
             continue
-        for name in backends or BACKENDS:
-            count += sum(1 for _ in vector_file.tests())
-            failures += verify_file(vector_file, name)
+        count += checked
+        failures += failed
     if as_json:
         document = {"checked": count, "failures": [f._asdict() for f in failures]}
         click.echo(json.dumps(document, indent=2))
@@ -59,6 +68,56 @@ def verify(files: tuple[Path, ...], backends: tuple[str, ...], as_json: bool) ->
         colour = "red" if failures else "green"
         console.print(f"[{colour}]{count} checks, {len(failures)} failed")
     sys.exit(1 if failures else 0)
+
+
+def _verify(path: Path, backends: Iterable[str]) -> tuple[int, list[Failure]]:
+    """How many vectors of a file (or conversations of a transcript) were checked, and what
+    does not fit; raises `VectorFileError`."""
+    failures: list[Failure] = []
+    count = 0
+    if is_transcript(path):
+        document = load_transcript(path)
+        for name in backends:
+            count += len(document["conversations"])
+            failures += [
+                Failure(document["name"], tcid, name, problem)
+                for tcid, problem in verify_transcript(document, name)
+            ]
+        return count, failures
+    vector_file = load(path)
+    for name in backends:
+        count += sum(1 for _ in vector_file.tests())
+        failures += verify_file(vector_file, name)
+    return count, failures
+
+
+@vectors.command("record")
+@click.argument("suts", metavar="[TARGET…]", nargs=-1)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=TRANSCRIPTS,
+    help="Folder for the files (default: the project's own).",
+)
+def record_command(suts: tuple[str, ...], output: Path) -> None:
+    """Record transcripts with real peers: wgspec's TARGETs (default: wireguard-go, Linux 6.1
+    and 6.12 in a micro-VM, boringtun).  Needs root.  Other keys every time."""
+    from vectors.record import RecordingFailed, record
+    from wgspec import targets
+    from wgspec.target import Unavailable
+
+    output.mkdir(parents=True, exist_ok=True)
+    for sut in suts or PEERS:
+        click.echo(f"recording with {sut}")
+        command = f"wgpy vectors record {shlex.quote(sut)}"
+        try:
+            target = targets.make(sut)
+            document = asyncio.run(record(target, command, lambda text: click.echo(f"  {text}")))
+        except (Unavailable, RecordingFailed) as error:
+            raise click.ClickException(f"{sut}: {error}") from error
+        path = output / f"{document['name']}.json"
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        click.echo(f"{path}: {len(document['conversations'])} conversations")
 
 
 @vectors.command()
