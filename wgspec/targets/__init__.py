@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,7 +43,9 @@ def make(sut: str) -> Target:
     if "%i" in sut:
         return ProgramTarget(sut)
     if sut == "wireguard-go":
-        return ProgramTarget("wireguard-go -f %i")
+        target = ProgramTarget("wireguard-go -f %i")
+        target.version = _packaged("wireguard-go")
+        return target
     if sut == "wgpy":
         program = Path(sys.executable).with_name("wireguard-py")
         return ProgramTarget(f"{shlex.quote(str(program))} -f %i", name="wgpy")
@@ -55,3 +59,14 @@ def make(sut: str) -> Target:
     made = module.make(words[1:])
     assert isinstance(made, Target)
     return made
+
+
+def _packaged(package: str) -> str:
+    """The version of a Debian package, or nothing."""
+    if shutil.which("dpkg-query") is None:
+        return ""
+    done = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${Version}", package],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout.strip()
