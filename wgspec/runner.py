@@ -111,8 +111,8 @@ class Runner:
                 for case in cases:
                     await self._fresh(case)
             else:
-                await self._parallel([c for c in cases if not c.heavy])
-                for case in (c for c in cases if c.heavy):
+                await self._parallel([c for c in cases if not self._alone(c)])
+                for case in (c for c in cases if self._alone(c)):
                     await self._fresh(case)
         finally:
             for instance in self._instances:
@@ -143,6 +143,10 @@ class Runner:
                     group.create_task(start(case, number))
         except* Unavailable as several:
             raise Unavailable(str(several.exceptions[0])) from several
+
+    def _alone(self, case: Case) -> bool:
+        """Whether a case must not run beside others on this target."""
+        return case.heavy or (self.target.shares_load and Capability.LOAD in case.needs)
 
     def _offered(self) -> frozenset[Capability]:
         return self._shared.capabilities if self._shared else frozenset(Capability)

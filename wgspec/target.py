@@ -343,6 +343,8 @@ class Target(ABC):
     """Each case gets an instance of its own (its peers are fixed at the start)."""
     parallel: int = 32
     """How many cases may run at one time."""
+    shares_load: bool = False
+    """Load on one instance puts all under load: a case that makes it runs alone."""
     stagger: float = 0.0
     """Seconds between the starts of two timed cases, for one that is slow with many at once."""
     fresh_parallel: int = 6

@@ -326,6 +326,7 @@ class MicroVmTarget(Target):
     parallel = 8
     fresh_parallel = 2
     stagger = 0.6
+    shares_load = True  # the kernel remembers one time of being under load for all interfaces
 
     def __init__(self, series: str, pair: Pair | None = None) -> None:
         self.series = series
