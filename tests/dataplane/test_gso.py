@@ -165,8 +165,16 @@ def test_super_packets_are_capped_to_one_send(lab):
     namespace = lab.namespace("tun")
     with namespace.entered():
         tun = vnet.VnetTun(lab.interface())
-        tun.cap_super_packets()
-        shown = namespace.ip(f"-d link show {tun.name}")
+
+        def cap() -> int:
+            shown = namespace.ip(f"-d link show {tun.name}")
+            return int(shown.split("gso_max_size ")[1].split()[0])
+
+        size = cap()
+        assert 45 * 1368 <= size <= 45 * 1368 + 321
+        caps = []
+        for tun.mtu in (1280, 9000):
+            tun.cap_super_packets()
+            caps.append(cap())
         tun.close()
-    size = int(shown.split("gso_max_size ")[1].split()[0])
-    assert 45 * 1368 <= size <= 45 * 1368 + 321
+    assert caps[0] == size < caps[1], "it never shrinks under those who are connected"

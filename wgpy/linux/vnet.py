@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 import pytun
 
 from wgpy.dataplane import offload
-from wgpy.dataplane.offload import MAX_SENT, MAX_TRAIN
+from wgpy.dataplane.offload import MAX_PACKET, MAX_SENT, MAX_TRAIN
 from wgpy.linux.gso import GsoUdp
 from wgpy.linux.tun import DEFAULT_MTU, LinuxTun, TunError
 from wgpy.linux.udp import LinuxUdp
@@ -75,7 +75,7 @@ class VnetTun(LinuxTun):
         """What the kernel lacks, in words; empty when it has all."""
         self.udp_offload = False
         """Whether UDP super-packets are taken."""
-        self._capped = 0
+        self._cap = self._capped_for = 0
         for flags, missing in _ATTEMPTS:
             try:
                 fcntl.ioctl(self._fd, TUNSETOFFLOAD, flags)
@@ -83,6 +83,8 @@ class VnetTun(LinuxTun):
                 continue
             self.missing, self.udp_offload = missing, bool(flags & TUN_F_USO4)
             break
+        # Before anybody connects through the device.
+        self.cap_super_packets()
         self._splitter: Splitter | None = None
         self._vnet_buffer = bytearray(2 * offload.MAX_PACKET)
         self._vnet_view = memoryview(self._vnet_buffer)[: offload.VNET_SIZE + offload.MAX_PACKET]
@@ -90,15 +92,19 @@ class VnetTun(LinuxTun):
     def cap_super_packets(self) -> None:
         """Let TCP make super-packets that fit one UDP GSO send at the present MTU.
 
-        Larger ones are merely sent as two, so a kernel that refuses is no matter.
+        Larger ones are merely sent as two, so a kernel that refuses is no matter.  The
+        cap never shrinks: TCP asks for it when it connects, and what is larger than the
+        device takes by then, the kernel cuts into single segments.
         """
-        if self.mtu == self._capped:
+        if self.mtu == self._capped_for:
             return
-        self._capped = self.mtu
+        self._capped_for = self.mtu
         messages = min(MAX_SENT, MAX_TRAIN // (self.mtu + TRANSPORT_OVERHEAD))
-        size = messages * (self.mtu - _TCP_HEADERS) + _TCP_RESERVE
-        with contextlib.suppress(OSError):
-            _set_gso_max_size(socket.if_nametoindex(self.name), min(size, 65_535))
+        size = min(messages * (self.mtu - _TCP_HEADERS) + _TCP_RESERVE, MAX_PACKET)
+        if size > self._cap:
+            self._cap = size
+            with contextlib.suppress(OSError):
+                _set_gso_max_size(socket.if_nametoindex(self.name), size)
 
     def read_into(self, views: Sequence[memoryview], large: int) -> list[int]:
         """Packets behind their virtio headers, one into each view; their sizes.
