@@ -15,6 +15,7 @@ from tests.dataplane import oracle
 from tests.dataplane.oracle import ACK, PSH, Packet
 from tests.dataplane.strategies import packets
 from tests.dataplane.twins import AWAY, Arrival, Twins, message, trains_of
+from wgpy.dataplane import pipeline_in, pipeline_out
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import NS, Parameters
 from wgpy.protocol.datagram import Datagram
@@ -303,3 +304,49 @@ def test_two_sessions_in_one_train() -> None:
     stranger = [message(7, n, d[16:]) for n, d in enumerate(old[:3])]
     new = from_remote(twins, [p.build() for p in pushed.segments(1000)])
     assert len(twins.arrive([old[:5] + stranger + old[5:] + new])) == 20
+
+
+class Endless(list):
+    """A queue that fills up as fast as it is emptied."""
+
+    def __init__(self, *items: object) -> None:
+        super().__init__(items)
+        self.taken = 0
+
+    def pop(self, _index: int = 0) -> object:
+        self.taken += 1
+        return self[0]
+
+
+def test_a_turn_ends_however_much_waits() -> None:
+    """So that the other direction, timers and configuration get theirs."""
+    twins = Twins()
+    vnet, data = WHOLE.offloaded(1, 1368)
+    twins.tun.waiting = Endless(struct.pack("=BBHHHH", *vnet) + data)
+    twins.out.turn(twins.now)
+    assert twins.tun.waiting.taken <= pipeline_out.MAX_SUPERS
+    twins.tun.waiting = Endless(bytes(10) + replace(WHOLE, payload=b"x").build())
+    twins.out.turn(twins.now)
+    assert twins.tun.waiting.taken <= pipeline_out.TURN + 1
+    large = [p.build() for p in replace(WHOLE, payload=bytes(44_000)).segments(1000)]
+    train = from_remote(twins, large)
+    twins.udp.waiting = Endless(Arrival(b"".join(train), len(train[0]), AWAY))
+    twins.into.turn(0, twins.now)
+    assert twins.udp.waiting.taken <= pipeline_in.MAX_LONG
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_out, "MAX_FLOWS", 8)
+    monkeypatch.setattr(pipeline_in, "MAX_FLOWS", 8)
+    twins = Twins()
+    for number in range(1, 200):
+        source = bytes([10, 0, 0, number])
+        small = replace(WHOLE, source=source, payload=bytes(5 * number + 100))
+        twins.read_from_tun([replace(small, destination=source).offloaded(1, 30 + number)])
+        twins.arrive([from_remote(twins, [p.build() for p in small.segments(30 + number)])])
+    assert len(twins.out._flows) <= 8
+    assert len(twins.into._flows) <= 8
+    for slab in (twins.out._slab, twins.into._slab):
+        assert len(slab._rows) <= 64
+    assert len(twins.out._segmenter._frames) <= 128
+    assert len(twins.into._merger._frames) <= 128
