@@ -148,11 +148,10 @@ class Merger:
             size = last if good + 1 == count else rows.plain
             cut = _cut(rows, first, good + 1, size, candidate) or cut
             good = self._restored(rows, first, candidate, cut)
+        if 1 < good < cut.segments:
+            cut = Cut(0, good, width, width, True)
         if good == cut.segments:
             return good, self._build(rows, first, shape, cut)
-        if good > 1:
-            whole = Cut(0, good, width, width, True)
-            return good, self._build(rows, first, shape, whole)
         # Nothing follows it.  That may be true of the whole train (say, a constant
         # identification), and looking is not free.
         self._patience -= 1

@@ -173,7 +173,7 @@ class HeaderBlock:
         assert self._sequence is not None
         l4 = self._shape.l4
         start = int.from_bytes(template[l4 + 4 : l4 + 8], "big")
-        np.add(self._steps, np.uint32(start), out=self._sequence)
+        self._sequence[:] = self._steps + np.uint32(start)
 
     def _mark(self, totals: Sums, cut: Cut, marks: int) -> None:
         """What the first and last segment have of their own, and its part in the sums.

@@ -20,9 +20,11 @@ from wgpy.dataplane.offload import (
     NO_OFFLOAD,
     VNET,
     VNET_SIZE,
+    SuperPacket,
     complete_checksum,
     describe,
 )
+from wgpy.dataplane.offload_headers import Cut
 from wgpy.dataplane.offload_segment import (
     Segmenter,
     Splitter,
@@ -56,6 +58,8 @@ MIN_RUN: Final = 4
 """Equal packets from which on array operations are cheaper than one by one."""
 MAX_FLOWS: Final = 8192
 """Flows remembered; when there are more, all are forgotten and learnt anew."""
+MAX_PLANS: Final = 256
+"""Ways of cutting remembered."""
 
 _pack_header: Final = TRANSPORT_HEADER.pack_into
 _pack_nonce: Final = struct.Struct("<4xQ").pack
@@ -101,6 +105,14 @@ class Way(NamedTuple):
     encrypt_into: Callable[..., Any]
 
 
+class Plan(NamedTuple):
+    """A super-packet, where its segments go, and its trains: cut and last plaintext size."""
+
+    whole: SuperPacket
+    rows: Rows
+    trains: list[tuple[Cut, int]]
+
+
 class Egress:
     """Inner packets of the host, out through the tunnel."""
 
@@ -117,6 +129,7 @@ class Egress:
         self._slab = Slab()
         self._segmenter = Segmenter()
         self._splitter = Splitter()
+        self._plans: dict[tuple[object, ...], Plan] = {}
         self._flows: dict[bytes, Peer] = {}
         self._policy = engine.policy
         self._policy_generation = self._allowed_generation = -1
@@ -247,9 +260,8 @@ class Egress:
 
     def _send_super(self, way: Way, start: int, size: int, now: int) -> None:
         slots = self._slots
-        vnet = VNET.unpack_from(slots.buffer, start - VNET_SIZE)
-        whole = describe(slots.view[start : start + size], vnet)
-        if whole is None:
+        plan = self._plan(start, size)
+        if plan is None:
             self._device.drop(
                 DropReason.MALFORMED,
                 now,
@@ -257,12 +269,36 @@ class Egress:
                 packet=slots.view[start : start + size],
             )
             return
-        mtu, header = self._device.mtu, whole.shape.length
-        rows = self._slab.rows(padded_size(header + whole.width, mtu) + TRANSPORT_OVERHEAD)
-        for cut in cuts(whole, rows.capacity):
+        whole, rows, trains = plan
+        for cut, last in trains:
             self._segmenter.segment(rows, slots.buffer, start, whole, cut)
-            last = rows.plain if cut.last == cut.width else padded_size(header + cut.last, mtu)
             self._send_rows(way, rows, cut.segments, last)
+
+    def _plan(self, start: int, size: int) -> Plan | None:
+        """How to cut; bulk traffic asks the same again and again."""
+        buffer = self._slots.buffer
+        vnet = VNET.unpack_from(buffer, start - VNET_SIZE)
+        # All that `describe` looks at: version and IPv4 header length, TCP's data offset.
+        offset = start + vnet[4] + 12
+        odd = buffer[offset] if offset < start + size else -1
+        key = (vnet, size, buffer[start], odd, self._device.mtu)
+        plan = self._plans.get(key)
+        if plan is None:
+            whole = describe(self._slots.view[start : start + size], vnet)
+            if whole is None:
+                return None
+            mtu, header = self._device.mtu, whole.shape.length
+            rows = self._slab.rows(padded_size(header + whole.width, mtu) + TRANSPORT_OVERHEAD)
+            trains = [
+                (cut, rows.plain)
+                if cut.last == cut.width
+                else (cut, padded_size(header + cut.last, mtu))
+                for cut in cuts(whole, rows.capacity)
+            ]
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = Plan(whole, rows, trains)
+        return plan
 
     def _run_length(self, at: int, sizes: list[int]) -> int:
         """How many packets from slot `at` on differ in no more than a train may."""
