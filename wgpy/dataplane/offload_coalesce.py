@@ -110,12 +110,13 @@ class _Frame:
 class Merger:
     """Merges runs of a train; owns the buffer in which super-packets are put together."""
 
-    __slots__ = ("_frames", "_out", "_patience", "_view", "udp")
+    __slots__ = ("_frame", "_frames", "_out", "_patience", "_view", "udp")
 
     def __init__(self, *, udp: bool) -> None:
         """`udp`: the device takes USO super-packets."""
         self.udp = udp
         self._patience = _PATIENCE
+        self._frame: _Frame
         self._frames: dict[tuple[int, Shape, int, int], _Frame] = {}
         # Room for a short last segment as if it were whole.
         self._out = bytearray(VNET_SIZE + 2 * MAX_PACKET)
@@ -151,7 +152,7 @@ class Merger:
         if 1 < good < cut.segments:
             cut = Cut(0, good, width, width, True)
         if good == cut.segments:
-            return good, self._build(rows, first, shape, cut)
+            return good, self._build(rows, first, shape, cut, self._frame)
         # Nothing follows it.  That may be true of the whole train (say, a constant
         # identification), and looking is not free.
         self._patience -= 1
@@ -161,7 +162,7 @@ class Merger:
         """How many leading segments come out of cutting exactly as they came in."""
         shape, width = candidate
         whole = _whole(rows, first, cut.segments, shape)
-        frame = self._frame(rows, first, cut.segments, shape, width)
+        frame = self._frame = self._find_frame(rows, first, cut.segments, shape, width)
         if cut.last < width:
             # Behind its end, where nobody looks any more.
             frame.payloads.bytes[-1, cut.last :] = 0
@@ -171,8 +172,10 @@ class Merger:
             return cut.segments
         return int((frame.expected != frame.came).any(axis=1).argmax())
 
-    def _build(self, rows: Rows, first: int, shape: Shape, cut: Cut) -> memoryview:
-        """The super-packet of segments that were found to fit."""
+    def _build(
+        self, rows: Rows, first: int, shape: Shape, cut: Cut, frame: _Frame
+    ) -> memoryview:
+        """The super-packet of segments that were found to fit; `frame` has these or more."""
         full = cut.segments - (cut.last != cut.width)
         size = (cut.segments - 1) * cut.width + cut.last
         start = VNET_SIZE + shape.length
@@ -182,14 +185,14 @@ class Merger:
         VNET.pack_into(out, 0, NEEDS_CSUM, kind, shape.length, cut.width, shape.l4, offset)
         whole = _whole(rows, first, cut.segments, shape)
         out[VNET_SIZE:start] = merged_headers(whole, shape, size)
-        self._frame(rows, first, cut.segments, shape, cut.width).join(full)
+        frame.join(full)
         if full < cut.segments:
             packet = rows.plaintexts[first + full]
             at = start + full * cut.width
             out[at : at + cut.last] = packet[shape.length : shape.length + cut.last]
         return self._view[: start + size]
 
-    def _frame(self, rows: Rows, first: int, count: int, shape: Shape, width: int) -> _Frame:
+    def _find_frame(self, rows: Rows, first: int, count: int, shape: Shape, width: int) -> _Frame:
         if first:
             return _Frame(rows, first, count, shape, width, self._out)
         key = (rows.stride, shape, width, count)
