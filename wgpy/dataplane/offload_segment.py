@@ -94,6 +94,12 @@ class Segmenter:
         return frame
 
 
+def all_equal(buffer: bytearray, start: int, stride: int, count: int, size: int) -> bool:
+    """Whether the `size` bytes at `start` are the same at each of `count` steps of `stride`."""
+    fields: Bytes = np.ndarray((count, size), np.uint8, buffer, start, (stride, 1))
+    return fields.tobytes() == bytes(buffer[start : start + size]) * count
+
+
 def gather(
     rows: Rows, buffer: bytearray, start: int, stride: int, count: int, size: int
 ) -> None:

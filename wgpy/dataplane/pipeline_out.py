@@ -28,6 +28,7 @@ from wgpy.dataplane.offload_headers import Cut
 from wgpy.dataplane.offload_segment import (
     Segmenter,
     Splitter,
+    all_equal,
     complete_checksums,
     cuts,
     gather,
@@ -307,6 +308,13 @@ class Egress:
         # Everything before the IPv4 identification or the IPv6 hop limit, and the addresses.
         head = 6 if buffer[start] >> 4 == 6 else 4
         first, end = (8, 40) if head == 6 else (12, 20)
+        stride, left = self._slots.stride, len(sizes) - at
+        if (
+            sizes.count(size) == len(sizes)
+            and all_equal(buffer, start - VNET_SIZE, stride, left, VNET_SIZE + head)
+            and all_equal(buffer, start + first, stride, left, end - first)
+        ):
+            return left
         same = buffer[start - VNET_SIZE : start + head]
         addresses = buffer[start + first : start + end]
         run = 1
