@@ -306,6 +306,13 @@ def test_two_sessions_in_one_train() -> None:
     assert len(twins.arrive([old[:5] + stranger + old[5:] + new])) == 20
 
 
+def test_a_flood_of_handshakes_leaves_the_path_at_once() -> None:
+    twins = Twins()
+    flood = [b"\1\0\0\0" + struct.pack("<I", n) + bytes(140) for n in range(40)]
+    assert twins.arrive([flood, [*flood, b"\1\0\0\0"]]) == []
+    assert twins.fast.drops == {DropReason.MAC1_INVALID: 80, DropReason.LENGTH_INVALID: 1}
+
+
 class Endless(list):
     """A queue that fills up as fast as it is emptied."""
 

@@ -138,6 +138,9 @@ class Ingress:
         if rows.heads[:count].tobytes() == head * count:
             run = Messages(rows, 0, count, last)
             self._run(run, int.from_bytes(head, "little"), endpoint, now)
+        elif TYPE_TRANSPORT not in rows.bytes[:count, 0].tobytes():  # A flood of handshakes.
+            end = (count - 1) * stride + last + TRANSPORT_OVERHEAD
+            self._readable(0, end, stride, endpoint, now)
         else:
             self._split(rows, count, last, endpoint, now)
 
