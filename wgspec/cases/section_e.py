@@ -21,6 +21,12 @@ async def ready(lab: Lab) -> tuple[Peer, Session]:
     return peer, session
 
 
+def show_life(peer: Peer, session: Session, number: int) -> None:
+    """Now and then a keepalive, or a slow target thinks us dead after 15 s (§6.2)."""
+    if number % 5 == 4:
+        peer.send(peer.seal(session, b""))
+
+
 @case(
     "R-59",
     level="M",
@@ -35,8 +41,9 @@ async def counters(lab: Lab) -> None:
     for target_first in (lab.target_initiates, False):
         session = await (peer.session_by_target() if target_first else peer.handshake())
         await peer.settle(session)
-        for _ in range(20):
+        for number in range(20):
             await peer.receives(session)
+            show_life(peer, session, number)
         # A burst of many sizes, which a target may send as one batch.
         sizes = [60 + 17 * (i % 5) for i in range(20)] + [400] * 20
         packets = [peer.outbound(size=size) for size in sizes]
@@ -63,6 +70,7 @@ async def padded(lab: Lab) -> None:
     peer, session = await ready(lab)
     for size in range(SMALLEST_4, SMALLEST_4 + 34):
         plaintext = await peer.receives(session, size=size)
+        show_life(peer, session, size)
         check(len(plaintext) % 16 == 0, "a multiple of 16", f"{len(plaintext)} for {size} bytes")
         padding = padding_of(plaintext)
         check(len(plaintext) - size < 16, "less than 16 bytes of padding", str(len(padding)))
