@@ -4,8 +4,8 @@
 
 Makes two network namespaces, starts the programs (`py` is wgpy, `go` wireguard-go) and
 sends the stream both ways over TCP, one after the other.  Prints for each direction
-whether every byte arrived, the TCP retransmissions, and what the left end's socket and
-TUN device lost.  Needs root.
+whether every byte arrived, the TCP retransmissions, and what each end's UDP socket and
+TUN device have lost so far: retransmissions answer losses, and these say whose they were.  Needs root.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def main() -> None:
             print(
                 f"{given.left} {name} {given.right}: {total} bytes"
                 f" {'intact' if result.intact else 'DAMAGED'} in {result.seconds:.1f} s,"
-                f" {result.retransmissions} retransmissions; left end lost {losses(left)}",
+                f" {result.retransmissions} retransmissions; lost so far:"
+                f" {given.left} {losses(left)}, {given.right} {losses(right)}",
                 flush=True,
             )
     sys.exit(0 if intact else 1)

@@ -110,8 +110,11 @@ class GsoUdp(LinuxUdp):
 
     def receive_train(self, fd: int, buffer: bytearray | memoryview) -> Train | None:
         """The next train that waits at `fd`, read into `buffer` (64 KiB); None: nothing."""
+        s = self._by_fd.get(fd)
+        if s is None:  # Closed meanwhile.
+            return None
         try:
-            size, items, _flags, sender = self._by_fd[fd].recvmsg_into(
+            size, items, _flags, sender = s.recvmsg_into(
                 (buffer,), udp.ANCILLARY_SIZE, socket.MSG_DONTWAIT
             )
         except OSError:
@@ -125,7 +128,7 @@ class GsoUdp(LinuxUdp):
                 local = value
         endpoint = self._endpoints.get((sender, local))
         if endpoint is None:
-            endpoint = udp._endpoint(self._by_fd[fd].family, sender, items)
+            endpoint = udp._endpoint(s.family, sender, items)
             if len(self._endpoints) >= _REMEMBERED:
                 self._endpoints.clear()
             self._endpoints[sender, local] = endpoint
