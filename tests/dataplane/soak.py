@@ -5,7 +5,8 @@
 Makes two network namespaces, starts the programs (`py` is wgpy, `go` wireguard-go) and
 sends the stream both ways over TCP, one after the other.  Prints for each direction
 whether every byte arrived, the TCP retransmissions, and what each end's UDP socket and
-TUN device have lost so far: retransmissions answer losses, and these say whose they were.  Needs root.
+TUN device have lost so far: retransmissions answer losses, and these say whose they were.
+Needs root.
 """
 
 from __future__ import annotations
