@@ -73,8 +73,7 @@ def _v4(kind: str, flow: Flow, marker: bytes, port: int) -> bytes:
             # An option nobody knows; a real source route is refused by the host itself.
             packet = IP(**ip, options=[IPOption(b"\x9e\x04ab")]) / TCP(**ports) / load
         case "truncated tcp":
-            packet = IP(**ip, proto=6) / Raw(struct.pack("!HH", 40000, port) + b"\0" * 4 + marker)
-            return _cut(bytes(packet), 20 + 8 + len(marker))
+            packet = IP(**ip, proto=6) / _cut_short(port, marker)
         case "bad tcp offset":
             packet = IP(**ip) / TCP(**ports, dataofs=15) / load
         case "bad udp length":
@@ -113,8 +112,7 @@ def _v6(kind: str, flow: Flow, marker: bytes, port: int) -> bytes:
             packet = IPv6(**ip) / IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(4))]) / (
                 TCP(**ports) / load)  # fmt: skip
         case "truncated tcp":
-            head = struct.pack("!HH", 40000, port) + b"\0" * 4
-            packet = IPv6(**ip, nh=6) / Raw(head + marker)
+            packet = IPv6(**ip, nh=6) / _cut_short(port, marker)
         case "bad tcp offset":
             packet = IPv6(**ip) / TCP(**ports, dataofs=15) / load
         case "bad udp length":
@@ -126,8 +124,11 @@ def _v6(kind: str, flow: Flow, marker: bytes, port: int) -> bytes:
     return bytes(packet)
 
 
-def _cut(packet: bytes, size: int) -> bytes:
-    return packet[:size]
+def _cut_short(port: int, marker: bytes) -> Raw:
+    """The ports and less than the rest of a TCP header."""
+    data = struct.pack("!HH", 40000, port) + marker
+    assert len(data) < 20
+    return Raw(data)
 
 
 MALFORMED = {

@@ -23,6 +23,8 @@ from testbed.sniffer import Sniffer
 from testbed.topology import parse_topology
 from tests.cluster.craft import KINDS, Flow, Injector, build, mac_of
 
+MARKER = 12
+"""Bytes: enough not to occur by chance, and few enough for a TCP header cut short."""
 EACH = 3
 """Packets of every kind."""
 
@@ -115,8 +117,8 @@ class Range:
 
     @contextlib.contextmanager
     def marker(self) -> Iterator[bytes]:
-        """16 random bytes that the sniffer looks for."""
-        marker = secrets.token_bytes(16)
+        """Random bytes that the sniffer looks for."""
+        marker = secrets.token_bytes(MARKER)
         self.sniffer.look_for(marker)
         try:
             yield marker
@@ -135,7 +137,7 @@ class Range:
         cluster = self.cluster
         shoot = self._from_pod(node, pod) if pod else self._from_node(node, flow)
         tap = Tap(cluster.namespaces[receiver[0]], receiver[1]) if receiver else None
-        markers = {kind: secrets.token_bytes(16) for kind in kinds}
+        markers = {kind: secrets.token_bytes(MARKER) for kind in kinds}
         for marker in markers.values():
             self.sniffer.look_for(marker)
         ports = [f"{node}.{i}" for i in range(len(self.topology.node(node).underlays))]

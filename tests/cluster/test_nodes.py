@@ -9,6 +9,7 @@ from scapy.packet import Raw
 
 from tests.cluster.craft import KINDS, Flow
 from tests.cluster.harness import EACH, every, shooting_range
+from tests.cluster.test_ingress import throw_at_alpha
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster nodes")]
 
@@ -73,6 +74,20 @@ def test_row_8_encrypts_node_traffic(firing_range, version):
         assert seen.readable == NONE, flow
         assert seen.arrived == ALL, flow
         assert not seen.dropped and seen.sealed >= len(KINDS)
+
+
+@both
+def test_plaintext_between_node_and_pod_does_not_come_in(firing_range, version):
+    """With node encryption on it can only be forged."""
+    r = firing_range
+    forged = [
+        Flow(r.node("beta", version), r.pod("alpha/client", version)),
+        Flow(r.pod("beta/server", version), r.node("alpha", version)),
+    ]
+    for flow in forged:
+        arrived, counted, sent = throw_at_alpha(r, flow)
+        assert not any(arrived.values()), flow
+        assert counted == sent, flow
 
 
 @both
