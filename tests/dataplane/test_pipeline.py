@@ -15,7 +15,7 @@ from tests.dataplane import oracle
 from tests.dataplane.oracle import ACK, PSH, Packet
 from tests.dataplane.strategies import packets
 from tests.dataplane.twins import AWAY, Arrival, Twins, message, trains_of
-from wgpy.dataplane import pipeline_in, pipeline_out
+from wgpy.dataplane import pipeline_flows, pipeline_in, pipeline_out
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import NS, Parameters
 from wgpy.protocol.datagram import Datagram
@@ -343,8 +343,7 @@ def test_a_turn_ends_however_much_waits() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_out, "MAX_FLOWS", 8)
-    monkeypatch.setattr(pipeline_in, "MAX_FLOWS", 8)
+    monkeypatch.setattr(pipeline_flows, "MAX_FLOWS", 8)
     twins = Twins()
     for number in range(1, 200):
         source = bytes([10, 0, 0, number])

@@ -17,6 +17,7 @@ import numpy as np
 from wgpy.dataplane.batch import SLAB_SIZE, Rows, Slab
 from wgpy.dataplane.offload import NO_OFFLOAD, VNET_SIZE
 from wgpy.dataplane.offload_coalesce import Merger
+from wgpy.dataplane.pipeline_flows import Flows
 from wgpy.protocol import inbound
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD, TYPE_TRANSPORT
 from wgpy.protocol.crypto.openssl import OpenSslAead, TagMismatch
@@ -29,9 +30,6 @@ from wgpy.protocol.packet import read_addresses
 from wgpy.protocol.peer import Peer
 from wgpy.protocol.policy import Action
 from wgpy.protocol.session import Session
-
-MAX_FLOWS: Final = 8192
-"""Flows remembered; when there are more, all are forgotten and learnt anew."""
 
 MAX_LONG: Final = 8
 LONG: Final = 1 << 15
@@ -99,15 +97,13 @@ class Ingress:
         self._carry_out = carry_out
         self._slab = Slab()
         self._merger = Merger(udp=tun.udp_offload)
-        self._flows: dict[bytes, Peer] = {}
-        self._policy = engine.policy
-        self._policy_generation = self._allowed_generation = -1
+        self._flows = Flows(engine.device)
 
     # 1. Receive.
 
     def turn(self, fd: int, now: int) -> None:
         """What waits at one socket: one train, or some long ones that follow each other."""
-        self._check_flows()
+        self._flows.refresh()
         for _ in range(MAX_LONG):
             train = self._udp.receive_train(fd, self._slab.buffer)
             if train is None:
@@ -279,20 +275,6 @@ class Ingress:
 
     # 6. Inner source and policy, per flow.
 
-    def _check_flows(self) -> None:
-        """Forget what was learnt before the policy or the allowed IPs changed."""
-        device = self._device
-        policy = device.policy
-        if (
-            device.allowed_ips.generation != self._allowed_generation
-            or policy.generation != self._policy_generation
-            or policy is not self._policy
-        ):
-            self._allowed_generation = device.allowed_ips.generation
-            self._policy_generation = policy.generation
-            self._policy = policy
-            self._flows.clear()
-
     def _allowed(self, packet: memoryview, peer: Peer) -> int:
         """Total length of a well-formed packet that may pass; 0: ask the readable path."""
         size = len(packet)
@@ -324,9 +306,7 @@ class Ingress:
         )
         if verdict.action is not Action.ACCEPT or verdict.per_packet:
             return False
-        if len(self._flows) >= MAX_FLOWS:
-            self._flows.clear()
-        self._flows[key] = peer
+        self._flows.remember(key, peer)
         return True
 
     # 7. Merge and write.

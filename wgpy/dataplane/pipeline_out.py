@@ -33,6 +33,7 @@ from wgpy.dataplane.offload_segment import (
     cuts,
     gather,
 )
+from wgpy.dataplane.pipeline_flows import Flows
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import (
     TAG_SIZE,
@@ -57,8 +58,6 @@ MAX_SUPERS: Final = 8
 """Super-packets sent in one turn, while they follow each other."""
 MIN_RUN: Final = 4
 """Equal packets from which on array operations are cheaper than one by one."""
-MAX_FLOWS: Final = 8192
-"""Flows remembered; when there are more, all are forgotten and learnt anew."""
 MAX_PLANS: Final = 256
 """Ways of cutting remembered."""
 
@@ -131,16 +130,14 @@ class Egress:
         self._segmenter = Segmenter()
         self._splitter = Splitter()
         self._plans: dict[tuple[object, ...], Plan] = {}
-        self._flows: dict[bytes, Peer] = {}
-        self._policy = engine.policy
-        self._policy_generation = self._allowed_generation = -1
+        self._flows = Flows(engine.device)
         self._sent: dict[Peer, int] = {}
         self._refused = 0
         self._lone = True
 
     def turn(self, now: int) -> None:
         """Read what is ready (1), send it, keep the books (7)."""
-        self._check_flows()
+        self._flows.refresh()
         large, count = self._tun.mtu + VNET_SIZE, 0
         for number in range(MAX_SUPERS):
             # Where packets come one by one, the first is sent before asking for a second.
@@ -168,20 +165,6 @@ class Egress:
 
     # 2. Policy and allowed IPs, per flow.
 
-    def _check_flows(self) -> None:
-        """Forget what was learnt before the policy or the allowed IPs changed."""
-        device = self._device
-        policy = device.policy
-        if (
-            device.allowed_ips.generation != self._allowed_generation
-            or policy.generation != self._policy_generation
-            or policy is not self._policy
-        ):
-            self._allowed_generation = device.allowed_ips.generation
-            self._policy_generation = policy.generation
-            self._policy = policy
-            self._flows.clear()
-
     def _key(self, start: int, size: int) -> bytes | None:
         """Source and destination of a well-formed packet, joined."""
         buffer = self._slots.buffer
@@ -206,9 +189,7 @@ class Egress:
         peer = self._device.allowed_ips.lookup(addresses.destination)
         if verdict.action is not Action.ENCRYPT or verdict.per_packet or peer is None:
             return None
-        if len(self._flows) >= MAX_FLOWS:
-            self._flows.clear()
-        self._flows[key] = peer
+        self._flows.remember(key, peer)
         return peer
 
     # 3. The session.
