@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import base64
 import binascii
+import ipaddress
 import socket
 from pathlib import Path
 from typing import NoReturn
@@ -36,6 +37,9 @@ from wgspec.targets.program import UdpPort
 PAUSE = 0.05
 """Seconds between two cases: more than the flood guard of an initiation."""
 
+AFTER_LOAD = 1.5
+"""The same where the case before may have left the device under load, for a second."""
+
 
 class EndpointInstance(RealTimeInstance):
     """The device as one case meets it.
@@ -50,7 +54,7 @@ class EndpointInstance(RealTimeInstance):
         self._device = target.device
         self._public = target.public_key
         self.capabilities = target.capabilities
-        self.fixed_peers = (FixedPeer(target.peer_key, target.preshared_key),)
+        self.fixed_peers = (FixedPeer(target.peer_key, target.preshared_key, inner4=target.inner),)
 
     @property
     def public_key(self) -> bytes:
@@ -98,9 +102,12 @@ class EndpointTarget(Target):
         peer_key: bytes,
         preshared_key: bytes = bytes(32),
         *,
+        inner: str = "",
         load: bool = False,
     ) -> None:
-        """`peer_key` is the private key of the peer that the device knows us as."""
+        """`peer_key` is the private key of the peer that the device knows us as, `inner` an
+        IPv4 address among that peer's allowed IPs."""
+        self.inner = inner
         self.device = device
         self.public_key = public_key
         self.peer_key = peer_key
@@ -111,7 +118,7 @@ class EndpointTarget(Target):
         )  # fmt: skip
 
     async def create(self, private_key: bytes) -> Instance:  # noqa: ARG002
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(AFTER_LOAD if Capability.LOAD in self.capabilities else PAUSE)
         return EndpointInstance(self)
 
 
@@ -136,6 +143,13 @@ def _key(text: str, what: str) -> bytes:
     return key
 
 
+def _inner(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError as error:
+        raise Unavailable(f"--inner: {error}") from error
+
+
 def _device(text: str) -> Address:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -154,6 +168,7 @@ def make(arguments: list[str]) -> EndpointTarget:
     parser.add_argument("--public-key", required=True, metavar="KEY", help="the device's")
     parser.add_argument("--private-key", required=True, metavar="KEY|FILE", help="our peer's")
     parser.add_argument("--preshared-key", metavar="KEY|FILE")
+    parser.add_argument("--inner", metavar="IPv4", help="among our peer's allowed IPs")
     parser.add_argument("--load", action="store_true", help="bursts of datagrams are allowed")
     found = parser.parse_args(arguments)
     psk = _key(found.preshared_key, "--preshared-key") if found.preshared_key else bytes(32)
@@ -162,5 +177,6 @@ def make(arguments: list[str]) -> EndpointTarget:
         _key(found.public_key, "--public-key"),
         _key(found.private_key, "--private-key"),
         psk,
+        inner=_inner(found.inner) if found.inner else "",
         load=found.load,
     )
