@@ -143,21 +143,32 @@ def _validator() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(schema)
 
 
-def load(path: Path) -> VectorFile:
-    """Read and check a file; raises `VectorFileError` naming file, place and fix."""
+def read(
+    path: Path, validator: jsonschema.Draft202012Validator, schema: str, content: str, writer: str
+) -> Json:
+    """A document that fits the schema and whose digest fits its `content`.
+
+    Raises `VectorFileError` naming file, place and fix; `writer` is the command that makes it.
+    """
     try:
         document = cast(Json, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise VectorFileError(f"{path}: {error}") from error
-    problem = next(iter(_validator().iter_errors(document)), None)
+    problem = next(iter(validator.iter_errors(document)), None)
     if problem is not None:
         place = "/".join(str(part) for part in problem.absolute_path) or "top level"
-        raise VectorFileError(f"{path}: {place}: {problem.message} (see vectors/schema.json)")
-    if digest(document["groups"]) != document["digest"]:
+        raise VectorFileError(f"{path}: {place}: {problem.message} (see vectors/{schema})")
+    if digest(document[content]) != document["digest"]:
         raise VectorFileError(
             f"{path}: the digest does not fit the content: the file was changed after"
-            " `wgpy vectors generate` wrote it"
+            f" `{writer}` wrote it"
         )
+    return document
+
+
+def load(path: Path) -> VectorFile:
+    """Read and check a file; raises `VectorFileError` naming file, place and fix."""
+    document = read(path, _validator(), "schema.json", "groups", "wgpy vectors generate")
     return VectorFile(
         name=document["name"],
         description=document["description"],

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jsonschema
 
-from vectors.model import FOLDER, Json, VectorFileError, digest
+from vectors.model import FOLDER, Json, VectorFileError, read
 from wgpy.capture.link import Udp
 from wgpy.protocol.constants import Parameters
 from wgpy.protocol.crypto import backend
@@ -167,22 +167,8 @@ def _validator() -> jsonschema.Draft202012Validator:
 
 def load_transcript(path: Path) -> Json:
     """Read and check a file; raises `VectorFileError` naming file, place and fix."""
-    try:
-        document = cast(Json, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise VectorFileError(f"{path}: {error}") from error
-    problem = next(iter(_validator().iter_errors(document)), None)
-    if problem is not None:
-        place = "/".join(str(part) for part in problem.absolute_path) or "top level"
-        raise VectorFileError(
-            f"{path}: {place}: {problem.message} (see vectors/transcript-schema.json)"
-        )
-    if digest(document["conversations"]) != document["digest"]:
-        raise VectorFileError(
-            f"{path}: the digest does not fit the content: the file was changed after"
-            " `wgpy vectors record` wrote it"
-        )
-    return document
+    schema = "transcript-schema.json"
+    return read(path, _validator(), schema, "conversations", "wgpy vectors record")
 
 
 def is_transcript(path: Path) -> bool:
