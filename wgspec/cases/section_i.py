@@ -190,6 +190,12 @@ async def garbage(lab: Lab) -> None:
     check(grown < GROWTH, "less than 64 MiB of growth", f"{grown / 2**20:.1f} MiB")
 
 
+def answers(data: bytes, sender: int) -> bool:
+    """Whether a response or cookie reply is for our message with this sender index."""
+    place = {RESPONSE: 8, COOKIE_REPLY: 4}.get(wire.kind(data), 0)
+    return not place or data[place : place + 4] == sender.to_bytes(4, "little")
+
+
 @case(
     "R-103",
     level="Q",
@@ -224,6 +230,8 @@ async def flood(lab: Lab) -> None:
     while True:
         sent = await peer.send_initiation()
         got = await peer.arrival(max(0.25, lab.quiet()))
+        while got is not None and not answers(got.data, sent.sender):
+            got = await peer.arrival(max(0.25, lab.quiet()))  # that was for an earlier one
         if got is not None and wire.kind(got.data) == RESPONSE:
             break
         took = lab.now() - end
