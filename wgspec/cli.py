@@ -121,6 +121,8 @@ def run_command(
     _finish(console, results, target, options, html_folder)
     if json_file is not None:
         about = {"sut": sut, "version": target.version, "profile": profile}
+        if target.virtual:
+            about["profile"] = "all, in virtual time"
         report.write_json(json_file, results, target.name, chosen_seed, about)
     if junit is not None:
         report.write_junit(junit, results, target.name)

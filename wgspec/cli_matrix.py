@@ -79,5 +79,6 @@ def run(options: Options) -> matrix.Json:
         Runner(target, options, expected).run(select(cases, options, virtual=target.virtual))
     )
     results += left_out(cases, options, virtual=target.virtual)
-    about = {"sut": options.sut, "version": target.version, "profile": options.profile}
+    profile = "all, in virtual time" if target.virtual else options.profile
+    about = {"sut": options.sut, "version": target.version, "profile": profile}
     return report.as_json(results, target.name, options.seed, about)
