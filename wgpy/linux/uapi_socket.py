@@ -58,8 +58,7 @@ class UnixListener:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             with _locked(path.parent):
-                self._bind()
-                self.socket.listen(MAX_CONNECTIONS)
+                self._take_place()
                 self._identity = _identity(path)
         except BaseException:
             self.socket.close()
@@ -89,24 +88,30 @@ class UnixListener:
             self.path.unlink(missing_ok=True)
         self.socket.close()
 
-    def _bind(self) -> None:
+    def _take_place(self) -> None:
+        """Listen under another name, then take the place of a stale socket in one step.
+
+        A socket between `bind` and `listen` looks stale: `wg` would remove it.
+        """
+        hidden = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         old_mask = os.umask(0o177)
         try:
-            try:
-                self.socket.bind(str(self.path))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                _refuse_live(self.path)
-                self.path.unlink(missing_ok=True)
-                self.socket.bind(str(self.path))
+            self.socket.bind(str(hidden))
         finally:
             os.umask(old_mask)
+        try:
+            self.socket.listen(MAX_CONNECTIONS)
+            if self.path.exists():
+                _refuse_live(self.path)
+            hidden.rename(self.path)
+        except BaseException:
+            hidden.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One at a time: a socket between its `bind` and its `listen` looks stale to others."""
+    """One at a time: two starts must not both find the other's socket stale."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
