@@ -14,6 +14,7 @@ WG_PROCESS_FOREGROUND=1 is --foreground.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     Attachment = Callable[[Interface], Callable[[], None]]
 
 NAME_SIZE: Final = 15
+MAX_WORKERS: Final = 64
 LEVELS: Final = {"silent": 0, "error": 1, "verbose": 2, "debug": 2}
 
 
@@ -114,6 +116,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="read and write one packet at a time: no TSO, USO, UDP GSO or GRO",
     )
     parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=_worker_count,
+        default=1,
+        help="processes that share the work: one receives and decides, the others read, seal"
+        " and send (default: %(default)s)",
+    )
+    parser.add_argument(
         "--capture",
         metavar="FILE",
         help="record inner and outer packets as pcapng, WITH THE KEYS that open them",
@@ -132,7 +142,25 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="append the keys of every handshake, in Wireshark's format (also: WGPY_KEYLOG)",
     )
     parser.add_argument("--version", action="version", version=f"wireguard-py {__version__}")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.workers > 1:
+        for given, option in (
+            (not arguments.offload, "--no-offload"),
+            (arguments.crypto != "openssl", f"--crypto {arguments.crypto}"),
+            (arguments.capture, "--capture"),
+        ):
+            if given:
+                parser.error(
+                    f"--workers shares the batch path, which {option} does without:"
+                    " give one of the two"
+                )
+    return arguments
+
+
+def _worker_count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_WORKERS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAX_WORKERS}")
+    return int(text)
 
 
 def _interface_name(text: str) -> str:
@@ -191,6 +219,12 @@ def _record(interface: Interface, path: str, rotate: int) -> Recording:
     return Recording(interface, Path(path), rotate=rotate)
 
 
+def _no_record(interface: Interface, path: str, rotate: int) -> Recording:  # noqa: ARG001
+    """Part of the packets never passes through this process."""
+    text = "a capture sees everything only where one process does all: start without --workers"
+    raise OSError(errno.EOPNOTSUPP, text)
+
+
 def _open(
     arguments: argparse.Namespace,
     log: Log,
@@ -209,7 +243,8 @@ def _open(
             log=log,
             policy=policy,
             offload=arguments.offload,
-            record=_record,
+            workers=arguments.workers,
+            record=_record if arguments.workers == 1 else _no_record,
             attach=attach,
         )
     except (TunError, SocketInUse) as error:

@@ -183,6 +183,8 @@ class ControlServer:
                     return client.session.request(op, message)
                 finally:
                     self.clean()
+                    # Whoever remembers old answers forgets them before the client is told.
+                    self.interface.path.flush()
             case _:
                 raise ControlError("invalid", '"op" must be a text')
 
@@ -229,6 +231,7 @@ class ControlServer:
         }
 
     def _counters(self) -> Mapping[str, Any]:
+        self.interface.settle()
         device = self.interface.engine.device
         forwarded = {
             "encrypted": device.encrypted,

@@ -50,12 +50,14 @@ class Service:
         log: ServiceLog,
         policy: ControlledPolicy | None = None,
         offload: bool = True,
+        workers: int = 1,
         record: Record | None = None,
         attach: Sequence[Callable[[Interface], Callable[[], None]]] = (),
     ) -> None:
         """Raises `TunError`, `SocketInUse` or OSError, and leaves nothing then.
 
         `offload` asks for the batch path, which seals with the openssl backend only.
+        `workers` is how many processes share the batch path, this one included.
         `record` starts captures for clients of the control socket; each of `attach` is given
         the running interface and returns what to call at the end.
         """
@@ -68,7 +70,7 @@ class Service:
         self._clock = LinuxClock()
         offload = offload and crypto == "openssl"
         self._tun, self._udp, self._make_path = open_edges(
-            name, offload=offload, report=log.error
+            name, offload=offload, report=log.error, workers=workers
         )
         try:
             self._listener = UnixListener(socket_path(self._tun.name))
@@ -78,14 +80,21 @@ class Service:
                 self._listener.close()
             self._tun.close()
             raise
+        provider = backend(cast(BackendName, crypto))
+        if workers > 1:
+            from wgpy.linux.board import SharedSession, SharingCrypto
+
+            provider = SharingCrypto()
         self._engine = Engine(
-            crypto=backend(cast(BackendName, crypto)),
+            crypto=provider,
             entropy=entropy,
             now=self._clock.monotonic(),
             wall=self._clock.wall(),
             mtu=self._tun.mtu,
             policy=policy,
         )
+        if workers > 1:
+            self._engine.device.make_session = SharedSession
         self._reason = ""
 
     def run(self) -> str:
