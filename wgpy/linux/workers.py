@@ -4,9 +4,8 @@ The owner keeps engine, handshakes, timers, configuration, one queue of the TUN 
 all receiving, so that each session's replay window has one process.  Each of N-1 senders
 (`wgpy.linux.sender`) reads a queue of its own, seals and sends.  The kernel spreads new
 flows over all queues; a flow that the owner has written to a queue is answered on that
-queue, so the owner writes what it receives to the senders' queues.
+queue, so the owner writes what it receives to the senders' queues (`wgpy.linux.queues`).
 
-* `SharedTun`, `SharedUdp`: the ports, which know that others hold their descriptors.
 * `Team`: starts senders, answers them, keeps their books, replaces those that die.
 * `SharedPath`: the owner's batch path, with the team's part at the right moments.
 
@@ -27,22 +26,18 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import pytun
-
-from wgpy.dataplane.offload import MAX_PACKET, NO_OFFLOAD, VNET_SIZE
+from wgpy.dataplane.offload import MAX_PACKET, VNET_SIZE
 from wgpy.linux.board import PATIENCE, REASONS, SLOTS, Board, KeptAead, SharedSession
-from wgpy.linux.gso import GsoUdp
-from wgpy.linux.tun import DEFAULT_MTU, TunError
-from wgpy.linux.vnet import VnetTun
+from wgpy.linux.queues import SharedTun, SharedUdp
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import MS, NS
 from wgpy.protocol.events import Direction
 from wgpy.protocol.packet import read_addresses
 from wgpy.protocol.peer import Peer
-from wgpy.protocol.policy import Action, Buffer
+from wgpy.protocol.policy import Action
 
 if TYPE_CHECKING:
     from wgpy.dataplane.device import Interface, Path
@@ -60,91 +55,7 @@ RESTART_INTERVAL: Final = 1 * NS
 MESSAGES: Final = 64
 """Packets taken from one sender in one turn."""
 
-_FIRST_PORTS: Final = 24
 _STEP: Final = 0.0001
-
-
-class SharedTun(VnetTun):
-    """A TUN device with a queue for each process; what arrives is written to the senders'."""
-
-    def __init__(self, name: str, workers: int, *, mtu: int = DEFAULT_MTU) -> None:
-        """As `VnetTun`."""
-        super().__init__(name, flags=pytun.IFF_MULTI_QUEUE, mtu=mtu)
-        flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR | pytun.IFF_MULTI_QUEUE
-        self._others = []
-        try:
-            for _ in range(workers - 1):
-                self._others.append(pytun.TunTapDevice(name=self.name, flags=flags))
-        except (pytun.Error, OSError) as error:
-            self.close()
-            raise TunError(f"cannot make a queue of {name}: {error}") from error
-        self.queues: list[int] = [other.fileno() for other in self._others]
-        """Descriptors of the senders' queues."""
-        for fd in self.queues:
-            os.set_blocking(fd, False)
-        self.before_close: Callable[[], None] = lambda: None
-
-    def _queue_for(self, packet: Buffer) -> int:
-        """The same for all packets of a flow: by addresses and, usually, ports."""
-        queues = self.queues
-        if len(queues) == 1:
-            return queues[0]
-        if packet[0] >> 4 == 6:
-            return queues[sum(packet[8:44]) % len(queues)]
-        return queues[sum(packet[12:_FIRST_PORTS]) % len(queues)]
-
-    def write_from(self, view: memoryview) -> bool:
-        """As `VnetTun.write_from`."""
-        try:
-            os.write(self._queue_for(view[VNET_SIZE:]), view)
-        except OSError:
-            return False
-        return True
-
-    def write(self, packets: Iterable[Buffer]) -> int:
-        """As `VnetTun.write`."""
-        refused = 0
-        for packet in packets:
-            try:
-                os.writev(self._queue_for(packet), (NO_OFFLOAD, packet))
-            except OSError:
-                refused += 1
-        return refused
-
-    def close(self) -> None:
-        """As `LinuxTun.close`."""
-        if self._fd >= 0:
-            with contextlib.suppress(AttributeError):
-                self.before_close()
-            for other in self._others:
-                other.close()
-        super().close()
-
-
-class SharedUdp(GsoUdp):
-    """UDP whose sockets other processes hold too: they hear of it before one is closed."""
-
-    def __init__(self, *, report: Callable[[str], None]) -> None:
-        super().__init__(report=report)
-        self.share: Callable[[Sequence[socket.socket]], None] = lambda _: None
-
-    def rebind(self, port: int) -> None:
-        """As `GsoUdp.rebind`."""
-        before = self._sockets
-        super().rebind(port)
-        if self._sockets is not before:
-            self.share(self._sockets)
-
-    def close(self) -> None:
-        """As `GsoUdp.close`."""
-        if self._sockets:
-            self.share(())
-        super().close()
-
-    @property
-    def sockets(self) -> Sequence[socket.socket]:
-        """Those that are open."""
-        return self._sockets
 
 
 class _Sender:
@@ -192,6 +103,7 @@ class Team:
             self._start(sender)
         udp.share = self._share_sockets
         tun.before_close = self.close
+        tun.before_write = self.check
         interface.settle = self.collect
         interface.before_change = self.begin_generation
         interface.loop.add_timed(self)
@@ -454,7 +366,11 @@ class Team:
 
 
 class SharedPath:
-    """The owner's batch path; a `wgpy.dataplane.device.Path`."""
+    """The owner's batch path; a `wgpy.dataplane.device.Path`.
+
+    Before anything is written to the TUN device the team checks too: the answer to it must
+    not go to where the peer was before.
+    """
 
     def __init__(self, path: BatchPath, team: Team) -> None:
         self._path = path
