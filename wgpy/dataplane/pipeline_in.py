@@ -221,11 +221,15 @@ class Ingress:
         if reason is not None:
             device.drop(reason, now, peer=peer, endpoint=source, size=size)
             return
-        if plain:  # The host need not wait for our books.
+        # The host need not wait for our books, but its answer must go where the peer is now.
+        early = plain and peer.endpoint == source
+        if early:
             self._deliver_alone(peer, BODY, plain, now)
         inbound.authenticated(device, session, source, size, now)
         if plain:
             inbound.content_received(device, peer, now)
+            if not early:
+                self._deliver_alone(peer, BODY, plain, now)
         else:
             device.events.append(KeepaliveReceived(now, peer.public_key))
 

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from wgpy.dataplane.offload import VNET_SIZE
+from wgpy.dataplane.pipeline_flows import MAX_FLOWS
 from wgpy.dataplane.pipeline_out import Egress
 from wgpy.dataplane.ports import DeviceGone
 from wgpy.linux.board import REASONS, Board, SharedSession
@@ -51,7 +52,6 @@ GRANT: Final = "grant"
 DENY: Final = "deny"
 
 MAX_MESSAGE: Final = 4096
-MAX_DENIED: Final = 8192
 _BACKEND: Final[BackendName] = "openssl"
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
@@ -117,7 +117,12 @@ class Sender(Egress):
                 finally:
                     self._gate.release()
 
-    def _check_flows(self) -> None:
+    def turn(self, now: int) -> None:
+        """As `Egress.turn`; to be called inside the gate."""
+        self._refresh()
+        super().turn(now)
+
+    def _refresh(self) -> None:
         """Another generation: forget everything."""
         generation = self._board.generation
         if generation != self._generation:
@@ -138,17 +143,16 @@ class Sender(Egress):
             answer = self._ask(start, size)
         finally:
             self._gate.acquire()
-            self._check_flows()
+            self._refresh()
         self._handed_over = True
         if answer[1] != self._generation:
             return None
-        flows: Any = self._denied if answer[0] == DENY else self._flows
-        if len(flows) >= MAX_DENIED:
-            flows.clear()
-        if answer[0] == DENY:
-            self._denied.add(key)
+        if answer[0] == GRANT:
+            self._flows.remember(key, self._peer(answer))
         else:
-            self._flows[key] = self._peer(answer)
+            if len(self._denied) >= MAX_FLOWS:
+                self._denied.clear()
+            self._denied.add(key)
         return None
 
     def _ask(self, start: int, size: int) -> tuple[Any, ...]:
