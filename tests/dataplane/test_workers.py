@@ -162,16 +162,16 @@ def ping_flood(source: End, address: str) -> Iterator[None]:
 def test_traffic_both_ways(lab, left, right, workers):
     ends = pair(lab, left, right, workers)
     for source, target in (ends, ends[::-1]):
-        assert transfer(source, target, 40 * MEGABYTE).intact
+        assert transfer(source, target, 20 * MEGABYTE).intact
         assert transfer(source, target, 2 * MEGABYTE, family=6).intact
+    sums = iperf(*ends, "-n8M", "-P4", "--bidir")
+    assert sums["sum_received"]["bytes"] > 0 and sums["sum_received_bidir_reverse"]["bytes"] > 0
     for direction in ((), ("--reverse",)):
-        sums = iperf(*ends, "-t1", "-P4", *direction)
-        assert sums["sum_received"]["bytes"] > 0
-        sums = iperf(*ends, "-t1", "-u", "-b20M", "-l1200", *direction)
+        sums = iperf(*ends, "-n2M", "-u", "-b50M", "-l1200", *direction)
         assert sums["sum"]["packets"] > 0 and sums["sum"]["lost_percent"] < 50
     assert len(processes(ends[0], senders=True)) == workers - 1
     sent = ends[0].transfer()[1]
-    assert sent > 40 * MEGABYTE  # The senders' books arrive.
+    assert sent > 20 * MEGABYTE  # The senders' books arrive.
 
 
 def test_no_counter_twice_even_when_keys_change(lab):
@@ -191,11 +191,9 @@ def test_no_counter_twice_even_when_keys_change(lab):
 def test_a_sender_that_is_killed_is_replaced(lab):
     left, right = pair(lab)
     with Outer(left) as outer, ping_flood(left, right.inner[4]):
-        load = left.namespace.start("iperf3", "--client", right.inner[4], "-t4")
         listener = right.namespace.start("iperf3", "--server", "--one-off")
         assert wait_until(lambda: ":5201" in right.namespace.run("ss", "-Hltn").stdout)
-        if load.wait(10):  # It came before its server.
-            load = left.namespace.start("iperf3", "--client", right.inner[4], "-t4")
+        load = left.namespace.start("iperf3", "--client", right.inner[4], "-t3")
         [first] = processes(left, senders=True)
         time.sleep(1)
         os.kill(first, signal.SIGKILL)
@@ -267,6 +265,7 @@ def test_port_and_link_changes_leave_no_socket_behind(lab):
     left.namespace.ip(f"link set {left.name} down")
     assert wait_until(lambda: ":5182" not in left.namespace.run("ss", "-Hlun").stdout)
     left.namespace.ip(f"link set {left.name} mtu 1300 up")
+    assert wait_until(lambda: ":51820" in left.namespace.run("ss", "-Hlun").stdout)
     left.namespace.ip(f"route replace {right.inner[4]} dev {left.name}")
     left.ping(right, "-c2", "-i0.2", "-W5")
     assert transfer(left, right, 5 * MEGABYTE).intact
