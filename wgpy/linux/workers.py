@@ -111,6 +111,14 @@ class Team:
     # Processes.
 
     def _start(self, sender: _Sender) -> None:
+        sender.started = self._interface.clock.monotonic()
+        try:
+            self._fork(sender)
+        except OSError as error:
+            self._report(f"cannot start a sender process: {error.strerror}; trying again")
+            self._next_look = sender.started + RESTART_INTERVAL
+
+    def _fork(self, sender: _Sender) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         limit = self._device.parameters.reject_after_messages - RESERVE
         parameters = dataclasses.replace(self._device.parameters, reject_after_messages=limit)
@@ -124,7 +132,6 @@ class Team:
             )
         theirs.close()
         sender.pid, sender.pidfd = pid, os.pidfd_open(pid)
-        sender.started = self._interface.clock.monotonic()
         sender.channel = ours
         self._interface.loop.watch(sender.pidfd, lambda: self._ended(sender))
         self._interface.loop.watch(ours.fileno(), lambda: self._hear(sender))
