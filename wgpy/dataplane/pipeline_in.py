@@ -221,8 +221,9 @@ class Ingress:
         if reason is not None:
             device.drop(reason, now, peer=peer, endpoint=source, size=size)
             return
-        # The host need not wait for our books, but its answer must go where the peer is now.
-        early = plain and peer.endpoint == source
+        # The host need not wait for our books, but its answer must go where the peer is now
+        # and under the keys that this packet confirms.
+        early = plain and session is peer.current and peer.endpoint == source
         if early:
             self._deliver_alone(peer, BODY, plain, now)
         inbound.authenticated(device, session, source, size, now)
