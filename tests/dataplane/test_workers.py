@@ -253,6 +253,8 @@ def test_a_change_of_policy_holds_from_the_answer_on(lab):
             control.sendall(b'{"op": "pass"}\n')
             assert b'"ok":true' in control.recv(1000)
             left.ping(right, "-c1")
+        control.sendall(b'{"op": "capture", "path": "/nonexistent/x"}\n')
+        assert b"start without --workers" in control.recv(1000)
 
 
 def test_port_and_link_changes_leave_no_socket_behind(lab):
