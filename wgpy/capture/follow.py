@@ -11,7 +11,6 @@ ephemeral private key of either side, with a static one of the same side, opens 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from wgpy.capture.handshake import SeenInitiation, SeenSession, open_initiation, open_response
@@ -102,7 +101,7 @@ class Follower:
     def _check_macs(self, seen: Seen, raw: bytes) -> None:
         """Whom mac1 is for, and whether mac2 fits a cookie that we saw (§5.4.4)."""
         body, mac1, mac2 = raw[:-_MACS], raw[-_MACS:-MAC_SIZE], raw[-MAC_SIZE:]
-        for public in self._recipients():
+        for public in self._keys.publics:
             if self._crypto.mac(mac1_key(self._crypto, public), body) == mac1:
                 seen.mac1_of = public
                 break
@@ -120,9 +119,6 @@ class Follower:
             seen.notes.append("mac2 was made with a cookie that is too old (§5.4.4)")
         else:
             seen.notes.append("mac2 fits the cookie seen before")
-
-    def _recipients(self) -> Iterator[bytes]:
-        yield from self._keys.publics
 
     def _initiation(self, seen: Seen, message: Initiation, raw: bytes) -> None:
         self._sent[message.sender_index] = _SentMessage(raw, seen.mac1_of)

@@ -27,6 +27,7 @@ from wgpy.capture import keylog, pcapng
 from wgpy.capture.link import RAW, Udp, udp_packet
 from wgpy.dataplane.device import Interface
 from wgpy.dataplane.device import Path as DataPath
+from wgpy.dataplane.offload import VNET_SIZE
 from wgpy.protocol.constants import NS, TYPE_INITIATION, TYPE_RESPONSE
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.device import HandshakeKeys
@@ -42,7 +43,6 @@ REMEMBERED_HANDSHAKES: Final = 1024
 """Handshakes that are repeated, with their keys, at the start of the next file after a
 rotation: without them nobody could open the data that follows."""
 _HANDSHAKE_TYPES: Final = (bytes([TYPE_INITIATION]), bytes([TYPE_RESPONSE]))
-_VNET_SIZE: Final = 10
 
 
 @dataclass(slots=True)
@@ -237,8 +237,8 @@ def _is_about(event: PacketDropped, frame: _Pending) -> bool:
     return False
 
 
-class RecordingTun:
-    """A TUN port that tells a recorder; everything else is the port's own."""
+class _RecordingPort:
+    """A port that tells a recorder; everything else is the port's own."""
 
     def __init__(self, port: Any, recorder: Recorder) -> None:
         self.__dict__["_port"] = port
@@ -249,6 +249,10 @@ class RecordingTun:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._port, name, value)
+
+
+class RecordingTun(_RecordingPort):
+    """A TUN port whose packets the recorder sees."""
 
     def read(self, limit: int) -> list[bytes]:
         """As the port."""
@@ -269,29 +273,19 @@ class RecordingTun:
         """As the port; the virtio header is left out."""
         sizes: list[int] = self._port.read_into(views, large)
         for view, size in zip(views, sizes, strict=False):
-            if size > _VNET_SIZE:
-                self._recorder.inner(view[_VNET_SIZE:size])
+            if size > VNET_SIZE:
+                self._recorder.inner(view[VNET_SIZE:size])
         return sizes
 
     def write_from(self, view: memoryview) -> bool:
         """As the port; the virtio header is left out."""
-        self._recorder.inner(view[_VNET_SIZE:])
+        self._recorder.inner(view[VNET_SIZE:])
         written: bool = self._port.write_from(view)
         return written
 
 
-class RecordingUdp:
-    """A UDP port that tells a recorder; everything else is the port's own."""
-
-    def __init__(self, port: Any, recorder: Recorder) -> None:
-        self.__dict__["_port"] = port
-        self.__dict__["_recorder"] = recorder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._port, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._port, name, value)
+class RecordingUdp(_RecordingPort):
+    """A UDP port whose datagrams the recorder sees."""
 
     def receive(self, limit: int) -> list[Datagram]:
         """As the port."""
