@@ -12,13 +12,9 @@ from hypothesis import strategies as st
 from tests.dataplane import oracle
 from tests.dataplane.oracle import ACK, CWR, FIN, PSH, SYN, URG, Packet
 from tests.dataplane.strategies import packets
-from wgpy.dataplane.batch import Slab
+from tests.dataplane.toolbox import current, kit  # noqa: F401
 from wgpy.dataplane.offload import VNET, VNET_SIZE
-from wgpy.dataplane.offload_coalesce import Merger, examine
-
-# Used again and again, as the pipeline does: nothing of one train may show in the next.
-SLAB = Slab()
-MERGERS = {True: Merger(udp=True), False: Merger(udp=False)}
+from wgpy.dataplane.offload_coalesce import examine
 
 
 def run(datagrams: list[bytes], *, udp: bool = True) -> list[list[bytes]]:
@@ -26,7 +22,7 @@ def run(datagrams: list[bytes], *, udp: bool = True) -> list[list[bytes]]:
 
     All packets but the last are padded to the first's size; the last may be shorter.
     """
-    slab, merger = SLAB, MERGERS[udp]
+    slab, merger = current().slab, current().mergers[udp]
     plain = max(len(p) for p in datagrams) + 15 & ~15
     rows = slab.rows(plain + 32)
     last = len(datagrams[-1]) + 15 & ~15

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.dataplane import oracle
 from tests.dataplane.oracle import ACK, PSH, Packet
 from tests.dataplane.strategies import packets
+from tests.dataplane.toolbox import kit  # noqa: F401
 from tests.dataplane.twins import AWAY, Arrival, Twins, message, trains_of
 from wgpy.dataplane import pipeline_flows, pipeline_in, pipeline_out
 from wgpy.protocol import outbound

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 
 from tests.dataplane.oracle import Packet, internet_checksum
 from tests.dataplane.strategies import packets
+from tests.dataplane.toolbox import current, kit  # noqa: F401
 from wgpy.dataplane import offload, offload_segment
 from wgpy.dataplane.batch import Slab
 from wgpy.protocol.packet import padded_size
 
 START = 16
-# Used again and again, as the pipeline does: nothing of one packet may show in the next.
-SLAB, SEGMENTER = Slab(), offload_segment.Segmenter()
 GSO = {(4, 6): 1, (6, 6): 4, (4, 17): 5, (6, 17): 5}
 
 
@@ -25,10 +24,10 @@ def cut_up(vnet: tuple[int, ...], packet: bytes, mtu: int, capacity: int | None 
     buffer = bytearray(os.urandom(START)) + packet + os.urandom(66_000)
     whole = offload.describe(memoryview(buffer)[START : START + len(packet)], vnet)
     assert whole is not None
-    rows = SLAB.rows(padded_size(whole.shape.length + whole.width, mtu) + 32)
+    rows = current().slab.rows(padded_size(whole.shape.length + whole.width, mtu) + 32)
     out = []
     for cut in offload_segment.cuts(whole, capacity or rows.capacity):
-        SEGMENTER.segment(rows, buffer, START, whole, cut)
+        current().segmenter.segment(rows, buffer, START, whole, cut)
         out += [bytes(view) for view in rows.plaintexts[: cut.segments - 1]]
         last = padded_size(whole.shape.length + cut.last, mtu)
         out.append(bytes(rows.message(cut.segments - 1, last)[0]))

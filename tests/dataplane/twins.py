@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.dataplane import oracle
+from tests.dataplane.toolbox import current
 from wgpy.dataplane.offload import VNET, VNET_SIZE
 from wgpy.dataplane.pipeline_in import Ingress
 from wgpy.dataplane.pipeline_out import Egress
 from wgpy.protocol.constants import DEFAULT_PARAMETERS, NS, Parameters
-from wgpy.protocol.crypto import backend
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.endpoint import Endpoint, Prefix
 from wgpy.protocol.engine import Engine
@@ -25,7 +25,6 @@ from wgpy.protocol.keys import PrivateKey, PublicKey
 from wgpy.protocol.policy import PacketPolicy
 from wgpy.protocol.settings import AllowedIp, DeviceChange, PeerChange
 
-CRYPTO = backend("openssl")
 HOME = Endpoint.parse("192.0.2.1:51820")
 AWAY = Endpoint.parse("[2001:db8::2]:51820")
 START = 1_000 * NS
@@ -50,14 +49,19 @@ def private(name: str) -> PrivateKey:
 
 
 def public(name: str) -> PublicKey:
-    return PublicKey(CRYPTO.public_key(private(name)))
+    return PublicKey(current().crypto.public_key(private(name)))
 
 
 def engine(
     name: str, other: str, endpoint: Endpoint | None, parameters: Parameters, mtu: int
 ) -> Engine:
     made = Engine(
-        crypto=CRYPTO, entropy=Entropy(name), now=START, wall=WALL, parameters=parameters, mtu=mtu
+        crypto=current().crypto,
+        entropy=Entropy(name),
+        now=START,
+        wall=WALL,
+        parameters=parameters,
+        mtu=mtu,
     )
     allowed = tuple(AllowedIp(Prefix.parse(text)) for text in ALLOWED)
     peer = PeerChange(public(other), endpoint=endpoint, allowed_ips=allowed)
@@ -156,8 +160,9 @@ class Twins:
                 twin.policy = policy
             twin.trace_drops = True
         self.tun, self.udp = MemoryTun(mtu), MemoryUdp()
-        self.out = Egress(self.fast, self.tun, self.udp, self._carry_out)
-        self.into = Ingress(self.fast, self.tun, self.udp, self._carry_out)
+        tools = current().tools
+        self.out = Egress(self.fast, self.tun, self.udp, self._carry_out, tools)
+        self.into = Ingress(self.fast, self.tun, self.udp, self._carry_out, tools)
         self._handshake(initiator)
 
     def _carry_out(self) -> None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
 from itertools import repeat
 from typing import Any, Final
 
@@ -35,6 +34,7 @@ from wgpy.protocol.constants import (
     TRANSPORT_OVERHEAD,
     TYPE_TRANSPORT,
 )
+from wgpy.protocol.crypto.openssl import OpenSslAead, TagMismatch
 
 Bytes = npt.NDArray[np.uint8]
 Column = npt.NDArray[Any]
@@ -81,6 +81,7 @@ class Rows:
         "bytes",
         "capacity",
         "counters",
+        "flat",
         "heads",
         "plain",
         "plaintexts",
@@ -97,6 +98,7 @@ class Rows:
         self.room = min(MAX_MESSAGES, SLAB_SIZE // stride)
         self._view = view
         self._nonces = nonces
+        self.flat: Bytes = np.frombuffer(buffer, np.uint8)
         shape, strides = (self.room,), (stride,)
         self.heads: Column = np.ndarray(shape, "<u8", buffer, 0, strides)
         self.counters: Column = np.ndarray(shape, "<u8", buffer, 8, strides)
@@ -108,28 +110,32 @@ class Rows:
         self.plaintexts = [view[i + body : i + tag] for i in starts]
         self.sealed = [view[i + body : i + stride] for i in starts]
 
-    def label(self, count: int, index: int, counter: int) -> None:
-        """Headers and nonces of messages 0 … count-1, counters ascending from `counter`."""
-        self.heads[:count] = message_head(index)
-        nonces = self._nonces.counters[:count]
-        np.add(ARANGE[:count], np.uint64(counter), out=nonces)
-        self.counters[:count] = nonces
-
     def message(self, index: int, plain: int) -> tuple[memoryview, memoryview]:
         """Plaintext and ciphertext views of a message with `plain` bytes of plaintext."""
         start = index * self.stride + TRANSPORT_HEADER_SIZE
         end = start + plain
         return self._view[start:end], self._view[start : end + TAG_SIZE]
 
-    def seal(self, encrypt_into: Callable[..., Any], count: int, last: int) -> memoryview:
-        """Seal `count` messages labelled just before; the last has `last` plaintext bytes.
+    def seal(
+        self, aead: OpenSslAead, count: int, last: int, index: int, counter: int
+    ) -> memoryview:
+        """Label and seal messages 0 … count-1; the last has `last` plaintext bytes.
 
-        Returns the whole train.
+        `index` is the receiver's, counters ascend from `counter`.  Returns the whole train.
         """
+        self.heads[:count] = message_head(index)
+        nonces = self._nonces.counters[:count]
+        np.add(ARANGE[:count], np.uint64(counter), out=nonces)
+        self.counters[:count] = nonces
         plaintexts, sealed = self.plaintexts[:count], self.sealed[:count]
         if last != self.plain:
             plaintexts[-1], sealed[-1] = self.message(count - 1, last)
-        deque(map(encrypt_into, self._nonces.views, plaintexts, _NO_DATA, sealed), 0)
+        seal = aead.cipher.encrypt_into
+        deque(map(seal, self._nonces.views, plaintexts, _NO_DATA, sealed), 0)
+        return self.train(count, last)
+
+    def train(self, count: int, last: int) -> memoryview:
+        """The first `count` messages, the last with `last` plaintext bytes."""
         return self._view[: (count - 1) * self.stride + last + TRANSPORT_OVERHEAD]
 
     def expect(self, first: int, count: int, counter: int) -> bool:
@@ -142,18 +148,11 @@ class Rows:
         nonces[:] = counters
         return False
 
-    def open(
-        self,
-        decrypt_into: Callable[..., Any],
-        first: int,
-        count: int,
-        last: int,
-        failure: type[Exception],
-    ) -> list[int]:
+    def open(self, aead: OpenSslAead, first: int, count: int, last: int) -> list[int]:
         """Open `count` messages from `first` in place; the last has `last` plaintext bytes.
 
         To be called after `expect` for the same messages, which made the nonces.
-        Returns the numbers of those that raised `failure`: their tag is wrong.
+        Returns the numbers of those whose tag is wrong.
         """
         end, views = first + count, self._nonces.views
         plaintexts, sealed = self.plaintexts[first:end], self.sealed[first:end]
@@ -161,17 +160,18 @@ class Rows:
             plaintexts[-1], sealed[-1] = self.message(end - 1, last)
         done: list[Any] = []
         wrong: list[int] = []
+        open_ = aead.cipher.decrypt_into
         try:
-            done.extend(map(decrypt_into, views, sealed, _NO_DATA, plaintexts))
+            done.extend(map(open_, views, sealed, _NO_DATA, plaintexts))
             return wrong
-        except failure:
+        except TagMismatch:
             pass
         while len(done) < count:  # One message has failed: go on behind it.
             wrong.append(first + len(done))
             done.append(None)
             at = len(done)
-            with contextlib.suppress(failure):
-                done.extend(map(decrypt_into, views[at:], sealed[at:], _NO_DATA, plaintexts[at:]))
+            with contextlib.suppress(TagMismatch):
+                done.extend(map(open_, views[at:], sealed[at:], _NO_DATA, plaintexts[at:]))
                 break
         return wrong
 
@@ -193,5 +193,8 @@ class Slab:
         if rows is None:
             if len(self._rows) >= _REMEMBERED:
                 del self._rows[next(iter(self._rows))]
-            rows = self._rows[stride] = Rows(self.buffer, self.view, stride, self._nonces)
+            rows = self._rows[stride] = self._make(stride)
         return rows
+
+    def _make(self, stride: int) -> Rows:
+        return Rows(self.buffer, self.view, stride, self._nonces)

@@ -140,23 +140,30 @@ class Merger:
         count = min(count, (MAX_PACKET - shape.length) // width)
         if count < 2 or not _same_flow(rows, first, shape) or _ends(rows, first, shape):
             return 1, None
+        cut = self._fit(rows, first, count, last, candidate)
+        if cut is not None:
+            return cut.segments, self._build(rows, first, shape, cut)
+        # Nothing follows it.  That may be true of the whole train (say, a constant
+        # identification), and looking is not free.
+        self._patience -= 1
+        return (1 if self._patience > 0 else count), None
+
+    def _fit(
+        self, rows: Rows, first: int, count: int, last: int, candidate: Candidate
+    ) -> Cut | None:
+        """The longest beginning, of at least two, that cutting would restore exactly."""
         cut = _cut(rows, first, count, last, candidate)
         if cut is None:
-            return 1, None
+            return None
         good = self._restored(rows, first, candidate, cut)
         if 1 <= good < cut.segments:
             # What breaks the pattern may be the end of this super-packet: short, or PSH.
             size = last if good + 1 == count else rows.plain
             cut = _cut(rows, first, good + 1, size, candidate) or cut
             good = self._restored(rows, first, candidate, cut)
-        if 1 < good < cut.segments:
-            cut = Cut(0, good, width, width, True)
         if good == cut.segments:
-            return good, self._build(rows, first, shape, cut, self._frame)
-        # Nothing follows it.  That may be true of the whole train (say, a constant
-        # identification), and looking is not free.
-        self._patience -= 1
-        return (1 if self._patience > 0 else count), None
+            return cut
+        return Cut(0, good, cut.width, cut.width, True) if good > 1 else None
 
     def _restored(self, rows: Rows, first: int, candidate: Candidate, cut: Cut) -> int:
         """How many leading segments come out of cutting exactly as they came in."""
@@ -172,11 +179,8 @@ class Merger:
             return cut.segments
         return int((frame.expected != frame.came).any(axis=1).argmax())
 
-    def _build(
-        self, rows: Rows, first: int, shape: Shape, cut: Cut, frame: _Frame
-    ) -> memoryview:
-        """The super-packet of segments that were found to fit; `frame` has these or more."""
-        full = cut.segments - (cut.last != cut.width)
+    def _build(self, rows: Rows, first: int, shape: Shape, cut: Cut) -> memoryview:
+        """The super-packet of segments that were found to fit."""
         size = (cut.segments - 1) * cut.width + cut.last
         start = VNET_SIZE + shape.length
         out, tcp = self._out, shape.protocol == TCP
@@ -185,12 +189,17 @@ class Merger:
         VNET.pack_into(out, 0, NEEDS_CSUM, kind, shape.length, cut.width, shape.l4, offset)
         whole = _whole(rows, first, cut.segments, shape)
         out[VNET_SIZE:start] = merged_headers(whole, shape, size)
-        frame.join(full)
+        self._join(rows, first, shape, cut)
+        return self._view[: start + size]
+
+    def _join(self, rows: Rows, first: int, shape: Shape, cut: Cut) -> None:
+        """Put the payloads behind each other; the frame last used has these or more."""
+        full = cut.segments - (cut.last != cut.width)
+        self._frame.join(full)
         if full < cut.segments:
             packet = rows.plaintexts[first + full]
-            at = start + full * cut.width
-            out[at : at + cut.last] = packet[shape.length : shape.length + cut.last]
-        return self._view[: start + size]
+            at = VNET_SIZE + shape.length + full * cut.width
+            self._out[at : at + cut.last] = packet[shape.length : shape.length + cut.last]
 
     def _find_frame(self, rows: Rows, first: int, count: int, shape: Shape, width: int) -> _Frame:
         if first:

@@ -40,6 +40,7 @@ from wgpy.dataplane.device import Interface
 from wgpy.dataplane.pipeline_in import Ingress, TrainSource
 from wgpy.dataplane.pipeline_out import Egress, TrainSink
 from wgpy.dataplane.ports import TunPort, UdpPort
+from wgpy.dataplane.tools import INTERPRETED, Tools
 from wgpy.protocol.constants import NS
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.events import Direction
@@ -76,14 +77,16 @@ class TrainUdp(UdpPort, TrainSource, TrainSink, Protocol):
 class BatchPath:
     """See the module; a `wgpy.dataplane.device.Path`."""
 
-    def __init__(self, interface: Interface, tun: SuperTun, udp: TrainUdp) -> None:
+    def __init__(
+        self, interface: Interface, tun: SuperTun, udp: TrainUdp, tools: Tools = INTERPRETED
+    ) -> None:
         """`tun` and `udp` are the interface's own, seen with their faster methods."""
         self._interface = interface
         self._tun = tun
         self._udp = udp
         self._device = interface.engine.device
-        self._out = Egress(interface.engine, tun, udp, self._carry_out)
-        self._in = Ingress(interface.engine, tun, udp, self._carry_out)
+        self._out = Egress(interface.engine, tun, udp, self._carry_out, tools)
+        self._in = Ingress(interface.engine, tun, udp, self._carry_out, tools)
         self._checked = 0
 
     def tun_ready(self) -> None:

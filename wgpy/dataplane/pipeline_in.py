@@ -14,10 +14,10 @@ from typing import Final, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from wgpy.dataplane.batch import SLAB_SIZE, Rows, Slab
+from wgpy.dataplane.batch import SLAB_SIZE, Rows
 from wgpy.dataplane.offload import NO_OFFLOAD, VNET_SIZE
-from wgpy.dataplane.offload_coalesce import Merger
 from wgpy.dataplane.pipeline_flows import Flows
+from wgpy.dataplane.tools import INTERPRETED, Tools
 from wgpy.protocol import inbound
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD, TYPE_TRANSPORT
 from wgpy.protocol.crypto.openssl import OpenSslAead, TagMismatch
@@ -87,7 +87,12 @@ class Ingress:
     """Datagrams of the peers, in to the host."""
 
     def __init__(
-        self, engine: Engine, tun: PacketSink, udp: TrainSource, carry_out: Callable[[], None]
+        self,
+        engine: Engine,
+        tun: PacketSink,
+        udp: TrainSource,
+        carry_out: Callable[[], None],
+        tools: Tools = INTERPRETED,
     ) -> None:
         """`carry_out` delivers what the engine's readable path has made, at once."""
         self._engine = engine
@@ -95,8 +100,8 @@ class Ingress:
         self._udp = udp
         self._write = tun.write_from
         self._carry_out = carry_out
-        self._slab = Slab()
-        self._merger = Merger(udp=tun.udp_offload)
+        self._slab = tools.slab()
+        self._merger = tools.merger(udp=tun.udp_offload)
         self._flows = Flows(engine.device)
 
     # 1. Receive.
@@ -189,8 +194,7 @@ class Ingress:
             self._readable(first * stride, stop, stride, source, now)
             return
         # 4. Open.
-        decrypt_into = cast(OpenSslAead, session.receiver).cipher.decrypt_into
-        wrong = rows.open(decrypt_into, first, count, last, TagMismatch)
+        wrong = rows.open(cast(OpenSslAead, session.receiver), first, count, last)
         # 5. The replay window.
         if ascending and not wrong and session.window.accept_run(start, count):
             self._accepted(session, run, source, now)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
-from wgpy.dataplane.batch import Rows, Slab
+from wgpy.dataplane.batch import Rows
 from wgpy.dataplane.offload import (
     GSO_NONE,
     MAX_PACKET,
@@ -26,7 +26,6 @@ from wgpy.dataplane.offload import (
 )
 from wgpy.dataplane.offload_headers import Cut
 from wgpy.dataplane.offload_segment import (
-    Segmenter,
     Splitter,
     all_equal,
     complete_checksums,
@@ -34,6 +33,7 @@ from wgpy.dataplane.offload_segment import (
     gather,
 )
 from wgpy.dataplane.pipeline_flows import Flows
+from wgpy.dataplane.tools import INTERPRETED, Tools
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import (
     TAG_SIZE,
@@ -102,7 +102,7 @@ class Way(NamedTuple):
     peer: Peer
     session: Session
     endpoint: Endpoint
-    encrypt_into: Callable[..., Any]
+    aead: OpenSslAead
 
 
 class Plan(NamedTuple):
@@ -117,7 +117,12 @@ class Egress:
     """Inner packets of the host, out through the tunnel."""
 
     def __init__(
-        self, engine: Engine, tun: PacketSource, udp: TrainSink, carry_out: Callable[[], None]
+        self,
+        engine: Engine,
+        tun: PacketSource,
+        udp: TrainSink,
+        carry_out: Callable[[], None],
+        tools: Tools = INTERPRETED,
     ) -> None:
         """`carry_out` sends what the engine's readable path has made, at once."""
         self._engine = engine
@@ -126,8 +131,8 @@ class Egress:
         self._udp = udp
         self._carry_out = carry_out
         self._slots = _Slots(tun.mtu)
-        self._slab = Slab()
-        self._segmenter = Segmenter()
+        self._slab = tools.slab()
+        self._segmenter = tools.segmenter()
         self._splitter = Splitter()
         self._plans: dict[tuple[object, ...], Plan] = {}
         self._flows = Flows(engine.device)
@@ -205,8 +210,7 @@ class Egress:
         # A super-packet may need this many counters; at the end, one packet at a time.
         if session.next_counter + MAX_PACKET > parameters.reject_after_messages:
             return None
-        cipher = cast(OpenSslAead, session.sender).cipher
-        return Way(peer, session, peer.endpoint, cipher.encrypt_into)
+        return Way(peer, session, peer.endpoint, cast(OpenSslAead, session.sender))
 
     def _dispatch(self, at: int, sizes: list[int], now: int) -> int:
         """Send the packet in slot `at`, and those after it that go with it; the next slot."""
@@ -331,10 +335,9 @@ class Egress:
 
     def _send_rows(self, way: Way, rows: Rows, count: int, last: int) -> None:
         """Label, seal and send a train."""
-        peer, session, endpoint, encrypt_into = way
+        peer, session, endpoint, aead = way
         counters = session.reserve(count, self._device.parameters)
-        rows.label(count, session.remote_index, counters.start)
-        train = rows.seal(encrypt_into, count, last)
+        train = rows.seal(aead, count, last, session.remote_index, counters.start)
         refused = self._udp.send_train(train, rows.stride, endpoint)
         self._sent[peer] = self._sent.get(peer, 0) + len(train)
         self._device.encrypted.add(count, len(train) - count * TRANSPORT_OVERHEAD)
@@ -351,13 +354,13 @@ class Egress:
         end = start + plain
         if plain > size:
             buffer[start + size : end] = bytes(plain - size)
-        peer, session, endpoint, encrypt_into = way
+        peer, session, endpoint, aead = way
         counter = session.reserve(1, self._device.parameters).start
         begin = start - TRANSPORT_HEADER_SIZE
         _pack_header(buffer, begin, TYPE_TRANSPORT, session.remote_index, counter)
         whole = view[begin : end + TAG_SIZE]
         body = whole[TRANSPORT_HEADER_SIZE:]
-        encrypt_into(_pack_nonce(counter), body[:plain], None, body)
+        aead.cipher.encrypt_into(_pack_nonce(counter), body[:plain], None, body)
         refused = self._udp.send_train(whole, len(whole), endpoint)
         self._sent[peer] = self._sent.get(peer, 0) + len(whole)
         self._device.encrypted.add(1, size)

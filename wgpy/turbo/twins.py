@@ -1,0 +1,151 @@
+"""The compiled twins of what the batch path works with, behind the same methods.
+
+Bounds are checked here, or by the geometry that a slab makes, before an address reaches
+compiled code.
+"""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+import numpy as np
+
+from wgpy.dataplane.batch import Bytes, Nonces, Rows, Slab
+from wgpy.dataplane.offload import (
+    MAX_MESSAGES,
+    TCP,
+    VNET_SIZE,
+    Shape,
+    SuperPacket,
+    pseudo_sum,
+    swap16,
+)
+from wgpy.dataplane.offload_coalesce import Candidate, Merger
+from wgpy.dataplane.offload_headers import Cut
+from wgpy.dataplane.offload_segment import Segmenter
+from wgpy.dataplane.tools import Tools
+from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE
+from wgpy.protocol.crypto.openssl import OpenSslAead, OpenSslCrypto
+from wgpy.turbo import aead, frames
+
+
+class TurboAead(OpenSslAead):
+    """Remembers its key, for compiled code; never shown."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(key)
+        self.key: Final = np.frombuffer(key, np.uint8)
+
+
+class TurboCrypto(OpenSslCrypto):
+    """The openssl backend; whole trains are sealed and opened by compiled code."""
+
+    __slots__ = ()
+
+    def aead(self, key: bytes) -> TurboAead:
+        """ChaCha20-Poly1305 under `key`."""
+        return TurboAead(key)
+
+
+class TurboRows(Rows):
+    """Seals and opens a train in one call."""
+
+    __slots__ = ("_good",)
+
+    def __init__(self, buffer: bytearray, view: memoryview, stride: int, nonces: Nonces) -> None:
+        super().__init__(buffer, view, stride, nonces)
+        self._good = np.ones(MAX_MESSAGES, np.bool_)
+
+    def seal(
+        self, aead_: OpenSslAead, count: int, last: int, index: int, counter: int
+    ) -> memoryview:
+        """As `Rows.seal`."""
+        if not (0 < count <= self.room and 0 <= last <= self.plain):
+            raise ValueError(f"{count} messages, the last of {last} bytes")
+        key = cast(TurboAead, aead_).key
+        aead.seal(self.flat, self.stride, count, last, index, counter, key)
+        return self.train(count, last)
+
+    def open(self, aead_: OpenSslAead, first: int, count: int, last: int) -> list[int]:
+        """As `Rows.open`."""
+        if not (first >= 0 < count and first + count <= self.room and 0 <= last <= self.plain):
+            raise ValueError(f"{count} messages from {first}, the last of {last} bytes")
+        key, good = cast(TurboAead, aead_).key, self._good
+        if aead.open_(self.flat, self.stride, first, count, last, key, good):
+            return []
+        return (first + np.flatnonzero(~good[:count])).tolist()
+
+
+class TurboSlab(Slab):
+    """A slab of `TurboRows`."""
+
+    __slots__ = ()
+
+    def _make(self, stride: int) -> Rows:
+        return TurboRows(self.buffer, self.view, stride, self._nonces)
+
+
+class TurboSegmenter(Segmenter):
+    """Cuts segment by segment, compiled."""
+
+    __slots__ = ("_array", "_buffer")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffer = bytearray()
+        self._array: Bytes = np.empty(0, np.uint8)
+
+    def segment(
+        self, rows: Rows, buffer: bytearray, start: int, super_packet: SuperPacket, cut: Cut
+    ) -> None:
+        """As `Segmenter.segment`, without writing to `buffer`."""
+        shape = super_packet.shape
+        size = shape.length + (cut.first + cut.segments - 1) * cut.width + cut.last
+        row = TRANSPORT_HEADER_SIZE + shape.length + cut.width
+        if not (
+            0 <= start <= len(buffer) - size
+            and 0 < cut.last <= cut.width
+            and 0 < cut.segments <= rows.room
+            and row <= rows.stride
+        ):
+            raise ValueError(f"{cut} of {super_packet} at {start}")
+        if buffer is not self._buffer:  # Most users have only one.
+            self._buffer, self._array = buffer, np.frombuffer(buffer, np.uint8)
+        frames.cut(
+            self._array, start, super_packet.size,
+            shape.l4, shape.length, shape.protocol == TCP,
+            cut.first, cut.segments, cut.width, cut.last, cut.final,
+            rows.flat, rows.stride,
+        )  # fmt: skip
+
+
+class TurboMerger(Merger):
+    """Looks segment by segment, compiled, and joins what fits as it goes."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, *, udp: bool) -> None:
+        super().__init__(udp=udp)
+        self._array: Bytes = np.frombuffer(self._out, np.uint8)
+
+    def _fit(
+        self, rows: Rows, first: int, count: int, last: int, candidate: Candidate
+    ) -> Cut | None:
+        shape, width = candidate
+        start = VNET_SIZE + shape.length
+        if first + count > rows.room or last > rows.plain or start + count * width > len(self._out):
+            raise ValueError(f"{count} messages from {first}, the last of {last} bytes")
+        pseudo = swap16(pseudo_sum(rows.plaintexts[first][: shape.length], shape))
+        good, end = frames.merge(
+            rows.flat, rows.stride, first, count, last,
+            shape.l4, shape.length, shape.protocol == TCP, width, pseudo, self._array, start,
+        )  # fmt: skip
+        return Cut(0, good, width, end, True) if good > 1 else None
+
+    def _join(self, rows: Rows, first: int, shape: Shape, cut: Cut) -> None:
+        """Done by `_fit`."""
+
+
+TURBO: Final = Tools(TurboSlab, TurboSegmenter, TurboMerger)
