@@ -12,7 +12,6 @@ from tests.dataplane.oracle import Packet, internet_checksum
 from tests.dataplane.strategies import packets
 from tests.dataplane.toolbox import current, kit  # noqa: F401
 from wgpy.dataplane import offload, offload_segment
-from wgpy.dataplane.batch import Slab
 from wgpy.protocol.packet import padded_size
 
 START = 16
@@ -140,12 +139,11 @@ def test_a_run_of_single_packets_is_gathered_and_completed(
     bodies: list[bytes], size: int, at: int
 ) -> None:
     buffer = bytearray(b"".join(b"head" + body for body in bodies))
-    slab = Slab()
+    slab = current().tools.slab()
     slab.buffer[:] = b"\xee" * len(slab.buffer)
     rows = slab.rows((size + 15 & ~15) + 32)
     start = 8
-    offload_segment.gather(rows, buffer, 4, 68, len(bodies), size)
-    offload_segment.complete_checksums(rows, len(bodies), size, start, at)
+    current().segmenter.gather(rows, buffer, 4, 68, len(bodies), size, (start, at))
     for body, view in zip(bodies, rows.plaintexts, strict=False):
         packet = body[:size]
         value = internet_checksum(packet[start:])

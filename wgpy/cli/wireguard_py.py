@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from wgpy import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from wgpy.dataplane.control import ControlledPolicy, Recording
     from wgpy.dataplane.device import Interface
@@ -51,6 +51,11 @@ class Log:
         if self.level >= 1:
             self._write("ERROR", text)
 
+    def notice(self, text: str) -> None:
+        """What is no error, but takes the person's time."""
+        if self.level >= 1:
+            self._write("NOTE", text)
+
     def verbose(self, text: str) -> None:
         """What happens, as it happens."""
         if self.level >= 2:
@@ -73,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     level = LEVELS.get(os.environ.get("LOG_LEVEL", "error").lower(), 1)
     log = Log(arguments.interface, level)
     policy = _load_policy(arguments.policy) if arguments.policy else None
+    if arguments.turbo:
+        _make_turbo_ready(log)
     service = _open(arguments, log, policy, _attachments(arguments, log))
     if not arguments.foreground:
         _go_to_background(keep_output="LOG_LEVEL" in os.environ and level > 0)
@@ -124,6 +131,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         " and send (default: %(default)s)",
     )
     parser.add_argument(
+        "--turbo",
+        action="store_true",
+        default=os.environ.get("WGPY_TURBO") == "1",
+        help="compile the packet path with numba: faster, and more memory (also: WGPY_TURBO=1)",
+    )
+    parser.add_argument(
         "--capture",
         metavar="FILE",
         help="record inner and outer packets as pcapng, WITH THE KEYS that open them",
@@ -143,18 +156,26 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"wireguard-py {__version__}")
     arguments = parser.parse_args(argv)
+    without = [
+        (not arguments.offload, "--no-offload"),
+        (arguments.crypto != "openssl", f"--crypto {arguments.crypto}"),
+    ]
+    if arguments.turbo:
+        _refuse(parser, "--turbo compiles the batch path", without)
+        _refuse(parser, "--turbo compiles for one process", [(arguments.workers > 1, "--workers")])
     if arguments.workers > 1:
-        for given, option in (
-            (not arguments.offload, "--no-offload"),
-            (arguments.crypto != "openssl", f"--crypto {arguments.crypto}"),
-            (arguments.capture, "--capture"),
-        ):
-            if given:
-                parser.error(
-                    f"--workers shares the batch path, which {option} does without:"
-                    " give one of the two"
-                )
+        without.append((bool(arguments.capture), "--capture"))
+        _refuse(parser, "--workers shares the batch path", without)
     return arguments
+
+
+def _refuse(
+    parser: argparse.ArgumentParser, what: str, options: Sequence[tuple[bool, str]]
+) -> None:
+    """End with an error if one of these was given too."""
+    for given, option in options:
+        if given:
+            parser.error(f"{what}, which {option} does without: give one of the two")
 
 
 def _worker_count(text: str) -> int:
@@ -188,6 +209,18 @@ def _load_policy(name: str) -> ControlledPolicy:
     except (ImportError, AttributeError) as error:
         _fail(f"the policy {name!r} cannot be loaded: {error}")
     return make()
+
+
+def _make_turbo_ready(log: Log) -> None:
+    """While there still is a terminal to say on that it takes a while, or why it cannot be."""
+    try:
+        from wgpy.turbo.ready import TurboError, make_ready
+    except ImportError as error:
+        _fail(f"--turbo needs numba ({error}): pip install 'wgpy[turbo]'")
+    try:
+        make_ready(log.notice)
+    except TurboError as error:
+        _fail(str(error))
 
 
 def _attachments(arguments: argparse.Namespace, log: Log) -> list[Attachment]:
@@ -244,6 +277,7 @@ def _open(
             policy=policy,
             offload=arguments.offload,
             workers=arguments.workers,
+            turbo=arguments.turbo,
             record=_record if arguments.workers == 1 else _no_record,
             attach=attach,
         )

@@ -139,7 +139,10 @@ class Rows:
         return self._view[: (count - 1) * self.stride + last + TRANSPORT_OVERHEAD]
 
     def expect(self, first: int, count: int, counter: int) -> bool:
-        """Make the nonces of `count` messages from `first`; whether they ascend from `counter`."""
+        """Make the nonces of `count` messages from `first`, whose counter is `counter`.
+
+        Whether the others count up from there.
+        """
         nonces = self._nonces.counters[:count]
         counters = self.counters[first : first + count]
         np.add(ARANGE[:count], np.uint64(counter), out=nonces)

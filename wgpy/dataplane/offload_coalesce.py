@@ -40,8 +40,8 @@ from wgpy.dataplane.offload import (
 from wgpy.dataplane.offload_headers import Cut, HeaderBlock, Payloads, merged_headers
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE as BODY
 
-_ODD_FLAGS: Final = TCP_SYN | TCP_RST | TCP_URG | TCP_CWR
-_MORE_OR_OFFSET: Final = 0xBFFF
+ODD_FLAGS: Final = TCP_SYN | TCP_RST | TCP_URG | TCP_CWR
+MORE_OR_OFFSET: Final = 0xBFFF
 """IPv4 flags and fragment offset without DF; the reserved bit counts as odd."""
 
 _REMEMBERED: Final = 128
@@ -60,7 +60,7 @@ def examine(packet: memoryview) -> Candidate | None:
     """Whether an opened packet (padding included) may be merged with its successors."""
     first = packet[0]
     if first == 0x45:
-        if len(packet) < 28 or (packet[6] << 8 | packet[7]) & _MORE_OR_OFFSET:
+        if len(packet) < 28 or (packet[6] << 8 | packet[7]) & MORE_OR_OFFSET:
             return None
         l4, protocol, size = 20, packet[9], packet[2] << 8 | packet[3]
     elif first >> 4 == 6 and len(packet) >= 48:
@@ -71,7 +71,7 @@ def examine(packet: memoryview) -> Candidate | None:
         if size < l4 + 20 or size > len(packet):
             return None
         flags, length = packet[l4 + 13], l4 + (packet[l4 + 12] >> 4) * 4
-        if flags & _ODD_FLAGS or not flags & TCP_ACK or length < l4 + 20:
+        if flags & ODD_FLAGS or not flags & TCP_ACK or length < l4 + 20:
             return None
     elif protocol == UDP:
         length = l4 + 8

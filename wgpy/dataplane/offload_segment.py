@@ -84,6 +84,23 @@ class Segmenter:
         if frame.padding is not None:
             frame.padding[:] = 0
 
+    def gather(
+        self, rows: Rows, buffer: bytearray, start: int, stride: int, count: int, size: int,
+        checksum: tuple[int, int] | None,
+    ) -> None:  # fmt: skip
+        """Copy `count` packets of `size` bytes, `stride` apart in `buffer`, into `rows`, padded.
+
+        `checksum` is (start, offset) where NEEDS_CSUM asks to complete it: even offsets
+        inside of the packets, see `complete_checksum`.
+        """
+        packets: Bytes = np.ndarray((count, size), np.uint8, buffer, start, (stride, 1))
+        out = rows.bytes[:count]
+        out[:, BODY : BODY + size] = packets
+        if size < rows.plain:
+            out[:, BODY + size : BODY + rows.plain] = 0
+        if checksum is not None:
+            _complete_checksums(rows, count, size, *checksum)
+
     def _frame(self, rows: Rows, shape: Shape, width: int, count: int) -> _Frame:
         key = (rows.stride, shape, width, count)
         frame = self._frames.get(key)
@@ -100,22 +117,7 @@ def all_equal(buffer: bytearray, start: int, stride: int, count: int, size: int)
     return fields.tobytes() == bytes(buffer[start : start + size]) * count
 
 
-def gather(
-    rows: Rows, buffer: bytearray, start: int, stride: int, count: int, size: int
-) -> None:
-    """Copy `count` packets of `size` bytes, `stride` apart in `buffer`, into `rows`, padded."""
-    packets: Bytes = np.ndarray((count, size), np.uint8, buffer, start, (stride, 1))
-    out = rows.bytes[:count]
-    out[:, BODY : BODY + size] = packets
-    if size < rows.plain:
-        out[:, BODY + size : BODY + rows.plain] = 0
-
-
-def complete_checksums(rows: Rows, count: int, size: int, start: int, offset: int) -> None:
-    """What NEEDS_CSUM asks, for `count` packets of `size` bytes; see `complete_checksum`.
-
-    `start` and `start + offset` are even offsets inside the packets.
-    """
+def _complete_checksums(rows: Rows, count: int, size: int, start: int, offset: int) -> None:
     sums = Payloads(rows.bytes[:count, BODY + start : BODY + size]).sums()
     result = (np.uint32(65_535 * 65_535) - sums) % np.uint32(65_535)
     if offset == 6:

@@ -28,9 +28,7 @@ from wgpy.dataplane.offload_headers import Cut
 from wgpy.dataplane.offload_segment import (
     Splitter,
     all_equal,
-    complete_checksums,
     cuts,
-    gather,
 )
 from wgpy.dataplane.pipeline_flows import Flows
 from wgpy.dataplane.tools import INTERPRETED, Tools
@@ -320,15 +318,15 @@ class Egress:
         unfinished = flags & NEEDS_CSUM
         if unfinished and (l4 & 1 or offset & 1 or l4 + offset + 2 > size):
             return False
-        stride = padded_size(size, self._device.mtu) + TRANSPORT_OVERHEAD
-        rows = self._slab.rows(stride)
+        checksum = (l4, offset) if unfinished else None
+        rows = self._slab.rows(padded_size(size, self._device.mtu) + TRANSPORT_OVERHEAD)
         done = 0
         while done < run:
             count = min(run - done, rows.capacity)
             slots = self._slots
-            gather(rows, slots.buffer, start + done * slots.stride, slots.stride, count, size)
-            if unfinished:
-                complete_checksums(rows, count, size, l4, offset)
+            self._segmenter.gather(
+                rows, slots.buffer, start + done * slots.stride, slots.stride, count, size, checksum
+            )
             self._send_rows(way, rows, count, rows.plain)
             done += count
         return True

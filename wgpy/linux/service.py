@@ -51,13 +51,15 @@ class Service:
         policy: ControlledPolicy | None = None,
         offload: bool = True,
         workers: int = 1,
+        turbo: bool = False,
         record: Record | None = None,
         attach: Sequence[Callable[[Interface], Callable[[], None]]] = (),
     ) -> None:
         """Raises `TunError`, `SocketInUse` or OSError, and leaves nothing then.
 
         `offload` asks for the batch path, which seals with the openssl backend only.
-        `workers` is how many processes share the batch path, this one included.
+        `workers` is how many processes share the batch path, this one included;
+        `turbo` is for one process and takes the compiled tools (`wgpy.turbo`).
         `record` starts captures for clients of the control socket; each of `attach` is given
         the running interface and returns what to call at the end.
         """
@@ -70,7 +72,7 @@ class Service:
         self._clock = LinuxClock()
         offload = offload and crypto == "openssl"
         self._tun, self._udp, self._make_path = open_edges(
-            name, offload=offload, report=log.error, workers=workers
+            name, offload=offload, report=log.error, workers=workers, turbo=turbo
         )
         try:
             self._listener = UnixListener(socket_path(self._tun.name))
@@ -85,6 +87,10 @@ class Service:
             from wgpy.linux.board import SharedSession, SharingCrypto
 
             provider = SharingCrypto()
+        if turbo:
+            from wgpy.turbo import TurboCrypto
+
+            provider = TurboCrypto()
         self._engine = Engine(
             crypto=provider,
             entropy=entropy,

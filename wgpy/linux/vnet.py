@@ -178,11 +178,17 @@ class Edges(NamedTuple):
 
 
 def open_edges(
-    name: str, *, offload: bool, report: Callable[[str], None], workers: int = 1
+    name: str,
+    *,
+    offload: bool,
+    report: Callable[[str], None],
+    workers: int = 1,
+    turbo: bool = False,
 ) -> Edges:
     """Ports with every offload that the kernel has, or (`offload` False) with none.
 
-    `workers` are the processes that share the work, this one included.
+    `workers` are the processes that share the work, this one included; `turbo` takes the
+    compiled tools.
     Raises `TunError`; `report` is told what is missing.
     """
     if not offload:
@@ -210,8 +216,15 @@ def open_edges(
     def make_path(interface: Interface) -> Path:
         from wgpy.dataplane.pipeline import BatchPath, SuperTun, TrainUdp
 
+        if turbo:
+            from wgpy.turbo import TURBO as tools
+        else:
+            from wgpy.dataplane.tools import INTERPRETED as tools
         # The interface's own ports, which a recorder may stand in front of.
-        return BatchPath(interface, cast(SuperTun, interface.tun), cast(TrainUdp, interface.udp))
+        tun, udp = cast(SuperTun, interface.tun), cast(TrainUdp, interface.udp)
+        path = BatchPath(interface, tun, udp, tools)
+        _calm_collector()
+        return path
 
     return Edges(tun, udp, make_path)
 

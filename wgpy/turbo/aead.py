@@ -125,79 +125,78 @@ def _spend(key: int, rows: Any, stream: Any, targets: Any, sizes: Any, lanes: in
 def _tags(train: int, stride: int, count: int, last: int, keys: Longs) -> Longs:
     """The tags that the messages, as they lie there encrypted, ought to have."""
     tags = np.empty((count, 2), np.uint64)
-    addresses = np.empty(LANES, np.intp)
     plain = stride - OVERHEAD
     full = count if last == plain else count - 1
-    for first in range(0, count, LANES):
-        # The last one may be shorter than the others, and goes alone then.
+    # What eight messages need: r, h, their padded ends, addresses.
+    work = (
+        np.empty((5, LANES), np.uint64),
+        np.empty((5, LANES), np.uint64),
+        np.zeros((LANES, 4), np.uint64),
+        np.empty(LANES, np.intp),
+    )
+    for first in range(0, full, LANES):
         number = min(LANES, full - first)
-        if number > 0:
-            _group(train, stride, first, number, plain, keys, addresses, tags)
-        if first + LANES >= count and full < count:
-            _group(train, stride, full, 1, last, keys, addresses, tags)
+        _group(train + first * stride, stride, number, plain, keys[first:], tags[first:], work)
+    if full < count:  # Shorter than the others, so it goes alone.
+        _group(train + full * stride, stride, 1, last, keys[full:], tags[full:], work)
     return tags
 
 
 @compiled
 def _group(
-    train: int, stride: int, first: int, number: int, size: int, keys: Longs,
-    addresses: Any, tags: Longs,
-) -> None:  # fmt: skip
+    train: int, stride: int, number: int, size: int, keys: Longs, tags: Longs, work: Any
+) -> None:
     """The tags of up to eight messages of `size` bytes; lanes left over repeat the last."""
-    r = np.empty((5, LANES), np.uint64)
-    h = np.zeros((5, LANES), np.uint64)
-    # Their last bytes, zero-padded, and the length block (RFC 8439 §2.8).
-    ends = np.zeros((LANES, 4), np.uint64)
+    r, h, ends, addresses = work
     rest = size % _SUM
     for lane in range(LANES):
-        message = first + min(lane, number - 1)
-        _unpack_r(keys[message, 0] & _CLAMP_LOW, keys[message, 1] & _CLAMP_HIGH, r, lane)
-        start = train + message * stride + HEADER
-        addresses[lane] = start
-        end = ends[lane : lane + 1].ctypes.data
-        for at in range(rest):
-            store8(end + at, load8(start + size - rest + at))
-        ends[lane, 3] = size
+        message = min(lane, number - 1)
+        low, high = keys[message, 0] & _CLAMP_LOW, keys[message, 1] & _CLAMP_HIGH
+        # 128 bits in limbs of 26.
+        r[0, lane] = low & _LIMB
+        r[1, lane] = low >> _U(26) & _LIMB
+        r[2, lane] = (low >> _U(52) | high << _U(12)) & _LIMB
+        r[3, lane] = high >> _U(14) & _LIMB
+        r[4, lane] = high >> _U(40)
+        for limb in range(5):
+            h[limb, lane] = 0
+        addresses[lane] = train + message * stride + HEADER
     absorb(addresses.ctypes.data, size // _SUM, r.ctypes.data, h.ctypes.data)
+    # The last bytes, zero-padded, and the length block (RFC 8439 §2.8).
     skip = 0 if rest else _SUM
     for lane in range(LANES):
-        addresses[lane] = ends[lane : lane + 1].ctypes.data + skip
+        end = ends.ctypes.data + lane * 2 * _SUM
+        if rest:
+            ends[lane, 0] = ends[lane, 1] = 0
+            source = addresses[lane] + size - rest
+            for at in range(rest):
+                store8(end + at, load8(source + at))
+        ends[lane, 3] = size
+        addresses[lane] = end + skip
     absorb(addresses.ctypes.data, 2 - skip // _SUM, r.ctypes.data, h.ctypes.data)
     for lane in range(number):
-        _finish(h[:, lane], keys[first + lane], tags[first + lane])
-
-
-@compiled
-def _unpack_r(low: Any, high: Any, r: Longs, lane: int) -> None:
-    """128 bits in limbs of 26."""
-    r[0, lane] = low & _LIMB
-    r[1, lane] = low >> _U(26) & _LIMB
-    r[2, lane] = (low >> _U(52) | high << _U(12)) & _LIMB
-    r[3, lane] = high >> _U(14) & _LIMB
-    r[4, lane] = high >> _U(40)
+        _finish(h[:, lane], keys[lane], tags[lane])
 
 
 @compiled
 def _finish(h: Longs, key: Longs, tag: Longs) -> None:
     """h modulo 2^130 - 5, plus s (RFC 8439 §2.5)."""
-    over = _U(0)
-    for i in (0, 1, 2, 3, 4, 0, 1, 2, 3, 4):  # Twice around, so that all limbs are small.
-        h[i] += over
-        over = h[i] >> _U(26)
-        h[i] &= _LIMB
-        if i == 4:
-            over *= _FIVE
-    h[0] += over
-    # h - p, if that is not negative.
-    g = np.empty(5, np.uint64)
+    for _ in range(2):  # Twice around, so that all limbs are small.
+        over = _U(0)
+        for i in range(5):
+            h[i] += over
+            over = h[i] >> _U(26)
+            h[i] &= _LIMB
+        h[0] += over * _FIVE
+    # Is it p or more?  Then h + 5 reaches 2^130, and is h - p but for that bit.
     over = _FIVE
     for i in range(5):
-        over += h[i]
-        g[i] = over & _LIMB
-        over >>= _U(26)
-    take = _U(0) - over  # All ones, or zero.
+        over = over + h[i] >> _U(26)
+    add = over * _FIVE
     for i in range(5):
-        h[i] = h[i] & ~take | g[i] & take
+        add += h[i]
+        h[i] = add & _LIMB
+        add >>= _U(26)
     low = h[0] | h[1] << _U(26) | h[2] << _U(52)
     high = h[2] >> _U(12) | h[3] << _U(14) | h[4] << _U(40)
     tag[0] = low + key[2]
@@ -206,16 +205,17 @@ def _finish(h: Longs, key: Longs, tag: Longs) -> None:
 
 @compiled
 def seal(
-    buffer: Bytes, stride: int, count: int, last: int, index: int, counter: int, key: Bytes
+    buffer: Bytes, stride: int, count: int, last: int, index: int, counter: Any, key: Bytes
 ) -> None:
     """Label and seal `count` plaintexts in place, the last of `last` bytes.
 
-    `index` is the receiver's, counters ascend from `counter`; `key` has 32 bytes.
+    `index` is the receiver's, counters ascend from `counter`, which is unsigned; `key` has
+    32 bytes.
     """
     train = buffer.ctypes.data
     for message in range(count):
         store64(train + message * stride, _U(4) | _U(index) << _U(32))
-        store64(train + message * stride + _COUNTER, _U(counter + message))
+        store64(train + message * stride + _COUNTER, counter + _U(message))
     secret = key.ctypes.data
     _xor(train, stride, count, last, secret, np.ones(count, np.bool_))
     keys = _one_time_keys(train, stride, count, secret)
@@ -248,3 +248,14 @@ def open_(
         all_good &= good[message]
     _xor(train, stride, count, last, secret, good)
     return all_good
+
+
+@compiled
+def ascend(buffer: Bytes, stride: int, first: int, count: int) -> bool:
+    """Whether the counters of `count` messages from `first` on count up."""
+    at = buffer.ctypes.data + first * stride + _COUNTER
+    start = load64(at)
+    for message in range(count):  # noqa: SIM110 (no generator in compiled code)
+        if load64(at + message * stride) != start + _U(message):
+            return False
+    return True

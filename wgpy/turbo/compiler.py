@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba import njit
+from numba import config, njit
+
+settings: Any = config
 
 
 def _folder() -> Path:
@@ -31,9 +33,9 @@ FOLDER = _folder()
 
 def compiled(function: Callable[..., Any]) -> Any:
     """`function`, compiled for the types of its arguments when it is first called."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(FOLDER)
+    before = settings.CACHE_DIR
+    settings.CACHE_DIR = str(FOLDER)
     try:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     finally:
-        numba.config.CACHE_DIR = before
+        settings.CACHE_DIR = before

@@ -14,10 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from wgpy.dataplane.offload import TCP_CWR, TCP_FIN, TCP_PSH
+from wgpy.dataplane.offload import (
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    MAX_PACKET,
+    NEEDS_CSUM,
+    TCP,
+    TCP_ACK,
+    TCP_CWR,
+    TCP_FIN,
+    TCP_PSH,
+    UDP,
+    VNET_SIZE,
+)
+from wgpy.dataplane.offload_coalesce import MORE_OR_OFFSET, ODD_FLAGS
 from wgpy.turbo.aead import HEADER, OVERHEAD, Bytes
 from wgpy.turbo.compiler import compiled
-from wgpy.turbo.vectors import copy, load8, load32, store8, sum_blocks
+from wgpy.turbo.vectors import copy, load8, load32, store8, store64, sum_blocks
 
 _U = np.uint64
 _MODULUS = _U(65_535)
@@ -49,7 +63,7 @@ def _swapped(value: int) -> Any:
 
 
 @compiled
-def _read16(address: int) -> int:
+def _read16(address: int) -> Any:
     return load8(address) << 8 | load8(address + 1)
 
 
@@ -62,11 +76,11 @@ def _write16(address: int, value: int) -> None:
 @compiled
 def _write_checksum(address: int, total: Any, instead_of_zero: int) -> None:
     """The complement of a sum, as it lies in memory."""
-    value = np.int64((_MODULUS - total % _MODULUS) % _MODULUS)
-    if value == 0:
-        value = instead_of_zero
-    store8(address, value)
-    store8(address + 1, value >> 8)
+    value = (_MODULUS - total % _MODULUS) % _MODULUS
+    if value == _U(0):
+        value = _U(instead_of_zero)
+    store8(address, np.int64(value))
+    store8(address + 1, np.int64(value) >> 8)
 
 
 @compiled
@@ -137,41 +151,150 @@ def cut(
 
 
 @compiled
-def merge(
-    rows: Bytes, stride: int, first: int, count: int, last: int,
-    l4: int, length: int, tcp: bool, width: int, pseudo: int, out: Bytes, start: int,
-) -> tuple[int, int]:  # fmt: skip
-    """How many messages from `first` on are consecutive segments of one super-packet.
+def gather(
+    buffer: Bytes, start: int, step: int, count: int, size: int, l4: int, field: int,
+    rows: Bytes, stride: int,
+) -> None:  # fmt: skip
+    """`count` packets of `size` bytes, `step` apart, padded, into `rows`.
 
-    Their payloads go to `out` from `start` on.  There are `count` opened messages, the
-    last with `last` plaintext bytes; the first one's headers have the shape given, and it
-    carries `width` bytes.  Also returns the payload of the last segment.  `pseudo` is the
-    sum of the pseudo header without its length.
+    With a `field`, the offset of the L4 checksum, this is completed (NEEDS_CSUM): it has
+    the sum of the pseudo header, and `l4` is where summing starts.
+    """
+    for i in range(count):
+        target = rows.ctypes.data + i * stride + HEADER
+        copy(target, buffer.ctypes.data + start + i * step, size)
+        for at in range(size, stride - OVERHEAD):
+            store8(target + at, 0)
+        if field:
+            zero = 0xFFFF if field - l4 == 6 else 0  # RFC 768, as in `_write_headers`
+            _write_checksum(target + field, _sum(target + l4, size - l4), zero)
+
+
+@compiled
+def _examine(packet: int, room: int) -> tuple[int, int, int, bool]:
+    """(L4 start, header length, total size, TCP) of a packet that may be merged, or zeros.
+
+    `offload_coalesce.examine` is the same.
+    """
+    none = 0, 0, 0, False
+    if room < 28:
+        return none
+    if load8(packet) == 0x45:
+        if _read16(packet + 6) & MORE_OR_OFFSET:
+            return none
+        l4, protocol, total = 20, load8(packet + 9), _read16(packet + 2)
+    elif load8(packet) >> 4 == 6 and room >= 48:
+        l4, protocol, total = 40, load8(packet + 6), 40 + _read16(packet + 4)
+    else:
+        return none
+    tcp = protocol == TCP
+    length = l4 + 8
+    if total > room:
+        return none
+    if tcp:
+        if total < l4 + 20:
+            return none
+        flags = load8(packet + l4 + 13)
+        length = l4 + (load8(packet + l4 + 12) >> 4) * 4
+        if flags & ODD_FLAGS or not flags & TCP_ACK or length < l4 + 20:
+            return none
+    elif protocol != UDP:
+        return none
+    return (l4, length, total, tcp) if length < total else none
+
+
+@compiled
+def _pseudo(packet: int, l4: int) -> Any:
+    """The sum of the pseudo header without its length."""
+    if l4 == 20:
+        return _sum(packet + 12, 8) + _swapped(load8(packet + 9))
+    return _sum(packet + 8, 32) + _swapped(load8(packet + 6))
+
+
+@compiled
+def merge(
+    rows: Bytes, stride: int, first: int, count: int, last: int, udp: bool, out: Bytes
+) -> tuple[int, int]:
+    """Put consecutive segments of one flow together, from message `first` on.
+
+    There are `count` opened messages, the last with `last` plaintext bytes.  Returns how
+    many of them were merged and the size of the super-packet in `out`, its virtio header
+    included; (0, 0) when it would be fewer than two.
     """
     whole = rows.ctypes.data + first * stride + HEADER
-    expected = np.empty(length, np.uint8)
-    header = expected.ctypes.data
-    target = out.ctypes.data + start
-    version = load8(whole) >> 4
-    for i in range(count):
-        source = whole + i * stride
-        room = last if i == count - 1 else stride - OVERHEAD
-        if room < length:
-            return i, width
-        total = _read16(source + 2) if version == 4 else 40 + _read16(source + 4)
+    l4, length, total, tcp = _examine(whole, last if count == 1 else stride - OVERHEAD)
+    if not length or not (tcp or udp) or (tcp and load8(whole + l4 + 13) & _END):
+        return 0, 0
+    width = total - length
+    headers = out.ctypes.data + VNET_SIZE
+    pseudo = _pseudo(whole, l4)
+    good, size, marks = 0, length, 0
+    while good < count and not marks and length + (good + 1) * width <= MAX_PACKET:
+        source = whole + good * stride
+        room = last if good == count - 1 else stride - OVERHEAD
+        total = 0
+        if room >= length:
+            total = _read16(source + 2) if l4 == 20 else 40 + _read16(source + 4)
         payload = total - length
-        if payload < 1 or payload > width or total > room:
-            return i, width
-        marks = load8(source + l4 + 13) & _END if tcp and i else 0
+        if not 0 < payload <= width or total > room:
+            break
+        ends = load8(source + l4 + 13) & _END if tcp else 0
+        # The headers that cutting would give are written where the payload will be.
+        target = headers + size
         body = _sum(source + length, payload)
         _write_headers(
-            header, whole, l4, length, tcp, i, width, payload, marks, _U(pseudo), body
+            target, whole, l4, length, tcp, good, width, payload, ends, pseudo, body
         )
-        for at in range(length):
-            if load8(source + at) != load8(header + at):
-                return i, width
+        if not _same(source, target, length):
+            break
         copy(target, source + length, payload)
-        target += payload
-        if payload < width or marks:
-            return i + 1, payload
-    return count, width
+        good, size, marks = good + 1, size + payload, ends
+        if payload < width:
+            break
+    if good < 2:
+        return 0, 0
+    _write_merged(out.ctypes.data, whole, l4, length, tcp, width, size, marks, pseudo)
+    return good, VNET_SIZE + size
+
+
+@compiled
+def _same(a: int, b: int, size: int) -> bool:
+    """Whether two headers are; their size is a multiple of four."""
+    for at in range(0, size, 4):  # noqa: SIM110 (no generator in compiled code)
+        if load32(a + at) != load32(b + at):
+            return False
+    return True
+
+
+@compiled
+def _write_merged(
+    out: int, whole: int, l4: int, length: int, tcp: bool, width: int, size: int, marks: int,
+    pseudo: Any,
+) -> None:  # fmt: skip
+    """The virtio header and the headers of a super-packet of `size` bytes.
+
+    The L4 checksum field has the pseudo header's sum, as NEEDS_CSUM wants it.
+    """
+    kind = GSO_UDP_L4
+    if tcp:
+        kind = GSO_TCPV4 if l4 == 20 else GSO_TCPV6
+    offset = 16 if tcp else 6
+    # Native byte order: little-endian, see `ready`.
+    store64(out, _U(NEEDS_CSUM | kind << 8 | length << 16 | width << 32 | l4 << 48))
+    store8(out + 8, offset)
+    store8(out + 9, 0)
+    headers = out + VNET_SIZE
+    copy(headers, whole, length)
+    if l4 == 20:
+        _write16(headers + 2, size)
+        _write16(headers + 10, 0)
+        _write_checksum(headers + 10, _sum(headers, l4), 0)
+    else:
+        _write16(headers + 4, size - 40)
+    if tcp:
+        store8(headers + l4 + 13, load8(whole + l4 + 13) | marks)
+    else:
+        _write16(headers + l4 + 4, size - l4)
+    stated = (pseudo + _swapped(size - l4)) % _MODULUS
+    field = headers + l4 + offset
+    _write_checksum(field, _MODULUS - stated, 0xFFFF)

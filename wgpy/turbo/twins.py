@@ -11,16 +11,8 @@ from typing import Final, cast
 import numpy as np
 
 from wgpy.dataplane.batch import Bytes, Nonces, Rows, Slab
-from wgpy.dataplane.offload import (
-    MAX_MESSAGES,
-    TCP,
-    VNET_SIZE,
-    Shape,
-    SuperPacket,
-    pseudo_sum,
-    swap16,
-)
-from wgpy.dataplane.offload_coalesce import Candidate, Merger
+from wgpy.dataplane.offload import MAX_MESSAGES, TCP, SuperPacket
+from wgpy.dataplane.offload_coalesce import Merger
 from wgpy.dataplane.offload_headers import Cut
 from wgpy.dataplane.offload_segment import Segmenter
 from wgpy.dataplane.tools import Tools
@@ -65,8 +57,12 @@ class TurboRows(Rows):
         if not (0 < count <= self.room and 0 <= last <= self.plain):
             raise ValueError(f"{count} messages, the last of {last} bytes")
         key = cast(TurboAead, aead_).key
-        aead.seal(self.flat, self.stride, count, last, index, counter, key)
+        aead.seal(self.flat, self.stride, count, last, index, np.uint64(counter), key)
         return self.train(count, last)
+
+    def expect(self, first: int, count: int, counter: int) -> bool:  # noqa: ARG002
+        """As `Rows.expect`; `counter` is the first one's, and nonces are made when needed."""
+        return bool(aead.ascend(self.flat, self.stride, first, count))
 
     def open(self, aead_: OpenSslAead, first: int, count: int, last: int) -> list[int]:
         """As `Rows.open`."""
@@ -111,14 +107,36 @@ class TurboSegmenter(Segmenter):
             and row <= rows.stride
         ):
             raise ValueError(f"{cut} of {super_packet} at {start}")
-        if buffer is not self._buffer:  # Most users have only one.
-            self._buffer, self._array = buffer, np.frombuffer(buffer, np.uint8)
         frames.cut(
-            self._array, start, super_packet.size,
+            self._seen(buffer), start, super_packet.size,
             shape.l4, shape.length, shape.protocol == TCP,
             cut.first, cut.segments, cut.width, cut.last, cut.final,
             rows.flat, rows.stride,
         )  # fmt: skip
+
+
+    def gather(
+        self, rows: Rows, buffer: bytearray, start: int, stride: int, count: int, size: int,
+        checksum: tuple[int, int] | None,
+    ) -> None:  # fmt: skip
+        """As `Segmenter.gather`."""
+        l4, offset = checksum or (0, 0)
+        if not (
+            0 <= start <= len(buffer) - size - (count - 1) * stride
+            and 0 < count <= rows.room
+            and 0 <= l4 <= l4 + offset + 2 <= size <= rows.plain
+        ):
+            raise ValueError(f"{count} packets of {size} bytes at {start}, checksum {checksum}")
+        frames.gather(
+            self._seen(buffer), start, stride, count, size,
+            l4, l4 + offset, rows.flat, rows.stride,
+        )  # fmt: skip
+
+    def _seen(self, buffer: bytearray) -> Bytes:
+        """The buffer as an array; most users have only one."""
+        if buffer is not self._buffer:
+            self._buffer, self._array = buffer, np.frombuffer(buffer, np.uint8)
+        return self._array
 
 
 class TurboMerger(Merger):
@@ -130,22 +148,16 @@ class TurboMerger(Merger):
         super().__init__(udp=udp)
         self._array: Bytes = np.frombuffer(self._out, np.uint8)
 
-    def _fit(
-        self, rows: Rows, first: int, count: int, last: int, candidate: Candidate
-    ) -> Cut | None:
-        shape, width = candidate
-        start = VNET_SIZE + shape.length
-        if first + count > rows.room or last > rows.plain or start + count * width > len(self._out):
+    def merge(
+        self, rows: Rows, first: int, count: int, last: int
+    ) -> tuple[int, memoryview | None]:
+        """As `Merger.merge`."""
+        if not (first >= 0 < count and first + count <= rows.room and 0 <= last <= rows.plain):
             raise ValueError(f"{count} messages from {first}, the last of {last} bytes")
-        pseudo = swap16(pseudo_sum(rows.plaintexts[first][: shape.length], shape))
-        good, end = frames.merge(
-            rows.flat, rows.stride, first, count, last,
-            shape.l4, shape.length, shape.protocol == TCP, width, pseudo, self._array, start,
-        )  # fmt: skip
-        return Cut(0, good, width, end, True) if good > 1 else None
-
-    def _join(self, rows: Rows, first: int, shape: Shape, cut: Cut) -> None:
-        """Done by `_fit`."""
+        used, size = frames.merge(
+            rows.flat, rows.stride, first, count, last, self.udp, self._array
+        )
+        return (used, self._view[:size]) if used else (1, None)
 
 
 TURBO: Final = Tools(TurboSlab, TurboSegmenter, TurboMerger)

@@ -38,6 +38,7 @@ _BYTE, _WORD, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _WORDS = ir.VectorType(_WORD, BLOCKS)
 _LONGS = ir.VectorType(_LONG, LANES)
 _PAIR = ir.VectorType(_LONG, 2)
+_EIGHT = ir.VectorType(_LONG, 8)
 
 Value = Any
 Builder = Any
@@ -266,18 +267,18 @@ def sum_blocks(typing: Any, address: Any, blocks: Any) -> Any:  # noqa: ARG001
 
     def emit(_context: Any, builder: Builder, _signature: Any, args: Any) -> Any:
         address, blocks = args
-        half, shift = _same(_LONGS, _HALF), _same(_LONGS, 32)
+        half, shift = _same(_EIGHT, _HALF), _same(_EIGHT, 32)
 
         def block(number: Value, sums: list[Value]) -> list[Value]:
-            words = _load(builder, builder.add(address, builder.shl(number, _LONG(6))), _LONGS)
+            words = _load(builder, builder.add(address, builder.shl(number, _LONG(6))), _EIGHT)
             low, high = builder.and_(words, half), builder.lshr(words, shift)
             return [builder.add(sums[0], low), builder.add(sums[1], high)]
 
-        zero = _same(_LONGS, 0)
+        zero = _same(_EIGHT, 0)
         low, high = _repeat(builder, blocks, [zero, zero], block)
         lanes = builder.add(low, high)
         total = _LONG(0)
-        for lane in range(LANES):
+        for lane in range(_EIGHT.count):
             total = builder.add(total, builder.extract_element(lanes, _WORD(lane)))
         return total
 

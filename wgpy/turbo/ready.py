@@ -1,0 +1,94 @@
+"""Before packets come: everything compiled, and found to be right.
+
+Compiled code is trusted with live traffic only after it has done the same as the
+interpreted one on this machine: trains sealed and opened, super-packets cut and merged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from wgpy.dataplane.batch import Rows
+from wgpy.dataplane.offload import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, describe
+from wgpy.dataplane.offload_segment import cuts
+from wgpy.dataplane.tools import INTERPRETED, Tools
+from wgpy.protocol.crypto.openssl import OpenSslAead
+from wgpy.turbo.compiler import FOLDER
+from wgpy.turbo.twins import TURBO, TurboCrypto
+
+_COUNTER = (1 << 40) - 3
+_INDEX = 0xFEDCBA98
+_WIDTH = 300
+_START = 64
+
+
+class TurboError(RuntimeError):
+    """Compiled code must not be used; the text says why and what to do."""
+
+
+def make_ready(say: Callable[[str], None]) -> None:
+    """Compile what is not on disk yet and check it; raises `TurboError`.
+
+    `say` is told when this takes longer than a blink.
+    """
+    if not FOLDER.exists():
+        say("compiling the packet path for this processor, once: about half a minute")
+    key = os.urandom(32)
+    for packet in _super_packets():
+        if _pass(TURBO, TurboCrypto().aead(key), packet) != _pass(
+            INTERPRETED, OpenSslAead(key), packet
+        ):
+            raise TurboError(
+                f"compiled code gives wrong results on this machine: start without --turbo"
+                f" (its cache is {FOLDER})"
+            )
+
+
+def _super_packets() -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """TCP and UDP over IPv4 and IPv6, each with a virtio header and a shorter last segment."""
+    payload = os.urandom(20 * _WIDTH + 17)
+    addresses = os.urandom(32)
+    for version, kind in ((4, GSO_TCPV4), (6, GSO_TCPV6), (4, GSO_UDP_L4), (6, GSO_UDP_L4)):
+        udp = kind == GSO_UDP_L4
+        ports = b"\x12\x34\x56\x78"
+        l4 = ports + bytes(4) if udp else ports + os.urandom(8) + b"\x50\x18\1\0\0\0\0\0"
+        size = len(l4) + len(payload)
+        number = 17 if udp else 6
+        if version == 4:
+            total = (20 + size).to_bytes(2, "big")
+            ip = b"\x45\0" + total + b"\xff\xf8\x40\0\x40" + bytes([number, 0, 0]) + addresses[:8]
+        else:
+            ip = b"\x60\0\0\0" + size.to_bytes(2, "big") + bytes([number, 64]) + addresses
+        yield (NEEDS_CSUM, kind, 0, _WIDTH, len(ip), 6 if udp else 16), ip + l4 + payload
+
+
+def _pass(tools: Tools, aead: OpenSslAead, packet: tuple[tuple[int, ...], bytes]) -> list[bytes]:
+    """Everything that comes of a super-packet: sealed, opened (one is forged), merged."""
+    vnet, data = packet
+    slab, segmenter, merger = tools.slab(), tools.segmenter(), tools.merger(udp=True)
+    whole = describe(data, vnet)
+    if whole is None:
+        raise TurboError("a packet of our own is not understood")
+    buffer = bytearray(_START) + data + bytes(2 * _WIDTH)
+    rows = slab.rows(whole.shape.length + whole.width + 32 + 15 & ~15)
+    seen = []
+    for cut in cuts(whole, 16):
+        segmenter.segment(rows, buffer, _START, whole, cut)
+        size = whole.shape.length + cut.last
+        sealed = rows.seal(aead, cut.segments, size, _INDEX, _COUNTER)
+        seen.append(bytes(sealed))
+        slab.buffer[rows.stride + 40] ^= 1
+        rows.expect(0, cut.segments, _COUNTER)
+        wrong = rows.open(aead, 0, cut.segments, size)
+        seen.append(bytes(wrong))
+        merged = merger.merge(rows, 2, cut.segments - 2, size)[1]
+        seen += [bytes(merged or b""), *_plaintexts(rows, cut.segments, wrong, size)]
+    return seen
+
+
+def _plaintexts(rows: Rows, count: int, wrong: list[int], last: int) -> Iterator[bytes]:
+    """What was opened; of a forged message nothing may be looked at."""
+    for index in set(range(count)) - set(wrong):
+        yield bytes(rows.message(index, last if index == count - 1 else rows.plain)[0])
+
