@@ -13,7 +13,10 @@ pytestmark = pytest.mark.root
 MEGABYTE = 1 << 20
 
 
-@pytest.mark.parametrize("pair", [("py", "go"), ("go", "py"), ("py", "py")], ids="-".join)
+PAIRS = [("py", "go"), ("go", "py"), ("py", "py"), ("turbo", "go"), ("turbo", "py")]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_bulk_both_ways(lab, pair):
     """Retransmissions depend on the machine's other work; what we lose does not."""
     left, right = make_ends(lab, *pair)
@@ -21,7 +24,7 @@ def test_bulk_both_ways(lab, pair):
     for source, target in ((left, right), (right, left)):
         assert transfer(source, target, 100 * MEGABYTE).intact
     for end, program in zip((left, right), pair, strict=True):
-        if program == "py":
+        if program != "go":
             lost = losses(end)
             assert lost["udp"] == 0
             assert lost["from tun"] == 0
@@ -29,17 +32,19 @@ def test_bulk_both_ways(lab, pair):
 
 @pytest.mark.parametrize("inner", [4, 6], ids=["inner4", "inner6"])
 @pytest.mark.parametrize("outer", [4, 6], ids=["outer4", "outer6"])
-def test_families(lab, inner, outer):
-    left, right = make_ends(lab, "py", "go")
+@pytest.mark.parametrize("program", ["py", "turbo"])
+def test_families(lab, inner, outer, program):
+    left, right = make_ends(lab, program, "go")
     connect(left, right, family=outer)
     for source, target in ((left, right), (right, left)):
         assert transfer(source, target, 5 * MEGABYTE, family=inner).intact
 
 
 @pytest.mark.parametrize("mtu", [576, 1281, 1419, 8900])
-def test_mtus(lab, mtu):
+@pytest.mark.parametrize("program", ["py", "turbo"])
+def test_mtus(lab, mtu, program):
     """Odd segment sizes, segments that must be padded, and jumbo frames that the veth cuts."""
-    left, right = make_ends(lab, "py", "py")
+    left, right = make_ends(lab, "py", program)
     connect(left, right)
     for end in (left, right):
         end.namespace.ip(f"link set {end.name} mtu {mtu}")
@@ -49,7 +54,10 @@ def test_mtus(lab, mtu):
 
 @pytest.mark.parametrize(
     ("source", "target", "inner"),
-    [("py", "py", 4), ("py", "py", 6), ("py", "go", 4), ("go", "py", 6)],
+    [
+        ("py", "py", 4), ("py", "py", 6), ("py", "go", 4), ("go", "py", 6),
+        ("turbo", "py", 4), ("py", "turbo", 6),
+    ],
 )
 @pytest.mark.parametrize(("size", "segments"), [(64, 60), (1001, 1), (1372, 40)])
 def test_udp_segments(lab, source, target, inner, size, segments):

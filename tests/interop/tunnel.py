@@ -12,7 +12,7 @@ from tests.support.netns import Lab, Namespace, wait_until
 
 WGPY = str(Path(sys.executable).with_name("wireguard-py"))
 GO = "wireguard-go"
-PROGRAMS = {"py": WGPY, "go": GO}
+PROGRAMS = {"py": (WGPY,), "turbo": (WGPY, "--turbo"), "go": (GO,)}
 PORT = 51820
 
 
@@ -23,8 +23,8 @@ def wg(*words: str, stdin: str = "") -> str:
 
 
 def start_program(namespace: Namespace, program: str, name: str) -> None:
-    """Start `py` or `go`; returns when it is ready."""
-    namespace.run(PROGRAMS[program], name)
+    """Start one of `PROGRAMS`; returns when it is ready."""
+    namespace.run(*PROGRAMS[program], name)
 
 
 @dataclass

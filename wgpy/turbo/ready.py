@@ -7,10 +7,21 @@ interpreted one on this machine: trains sealed and opened, super-packets cut and
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 
 from wgpy.dataplane.batch import Rows
-from wgpy.dataplane.offload import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, describe
+from wgpy.dataplane.offload import (
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    NEEDS_CSUM,
+    TCP,
+    UDP,
+    Shape,
+    describe,
+    pseudo_sum,
+)
 from wgpy.dataplane.offload_segment import cuts
 from wgpy.dataplane.tools import INTERPRETED, Tools
 from wgpy.protocol.crypto.openssl import OpenSslAead
@@ -32,6 +43,8 @@ def make_ready(say: Callable[[str], None]) -> None:
 
     `say` is told when this takes longer than a blink.
     """
+    if sys.byteorder != "little":
+        raise TurboError("--turbo knows only little-endian machines: start without it")
     if not FOLDER.exists():
         say("compiling the packet path for this processor, once: about half a minute")
     key = os.urandom(32)
@@ -50,17 +63,21 @@ def _super_packets() -> Iterator[tuple[tuple[int, ...], bytes]]:
     payload = os.urandom(20 * _WIDTH + 17)
     addresses = os.urandom(32)
     for version, kind in ((4, GSO_TCPV4), (6, GSO_TCPV6), (4, GSO_UDP_L4), (6, GSO_UDP_L4)):
-        udp = kind == GSO_UDP_L4
-        ports = b"\x12\x34\x56\x78"
-        l4 = ports + bytes(4) if udp else ports + os.urandom(8) + b"\x50\x18\1\0\0\0\0\0"
+        protocol = UDP if kind == GSO_UDP_L4 else TCP
+        field = 6 if protocol == UDP else 16
+        l4 = bytearray(os.urandom(8 if protocol == UDP else 20))
         size = len(l4) + len(payload)
-        number = 17 if udp else 6
+        if protocol == TCP:
+            l4[12:14] = b"\x50\x18"  # No options; ACK and PSH.
         if version == 4:
-            total = (20 + size).to_bytes(2, "big")
-            ip = b"\x45\0" + total + b"\xff\xf8\x40\0\x40" + bytes([number, 0, 0]) + addresses[:8]
+            ip = b"\x45\0" + (20 + size).to_bytes(2, "big") + b"\xff\xf8\x40\0\x40"
+            ip += bytes((protocol, 0, 0)) + addresses[:8]
         else:
-            ip = b"\x60\0\0\0" + size.to_bytes(2, "big") + bytes([number, 64]) + addresses
-        yield (NEEDS_CSUM, kind, 0, _WIDTH, len(ip), 6 if udp else 16), ip + l4 + payload
+            ip = b"\x60\0\0\0" + size.to_bytes(2, "big") + bytes((protocol, 64)) + addresses
+        shape = Shape(version, protocol, len(ip), len(ip) + len(l4))
+        stated = (pseudo_sum(ip, shape) + size) % 65_535
+        l4[field : field + 2] = stated.to_bytes(2, "big")
+        yield (NEEDS_CSUM, kind, 0, _WIDTH, len(ip), field), ip + l4 + payload
 
 
 def _pass(tools: Tools, aead: OpenSslAead, packet: tuple[tuple[int, ...], bytes]) -> list[bytes]:

@@ -1,0 +1,146 @@
+"""Compiled code is not trusted before it was checked, and is kept per sources."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wgpy.dataplane.batch import Rows
+from wgpy.dataplane.offload import SuperPacket
+from wgpy.dataplane.offload_headers import Cut
+from wgpy.dataplane.tools import Tools
+from wgpy.protocol.crypto.openssl import OpenSslAead
+from wgpy.turbo import TURBO, compiler, ready
+from wgpy.turbo.twins import TurboMerger, TurboRows, TurboSegmenter, TurboSlab
+
+PROGRAM = [sys.executable, "-m", "wgpy.cli.wireguard_py", "--turbo"]
+
+
+def test_right_code_passes_without_a_word() -> None:
+    ready.make_ready(lambda _: None)  # Now it is on disk.
+    said: list[str] = []
+    ready.make_ready(said.append)
+    assert said == []
+
+
+def test_the_first_time_it_says_that_it_takes_a_while(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ready, "FOLDER", tmp_path / "none")
+    said: list[str] = []
+    ready.make_ready(said.append)
+    assert len(said) == 1 and "once" in said[0]
+
+
+class BadSegmenter(TurboSegmenter):
+    def segment(
+        self, rows: Rows, buffer: bytearray, start: int, super_packet: SuperPacket, cut: Cut
+    ) -> None:
+        super().segment(rows, buffer, start, super_packet, cut)
+        rows.plaintexts[3][70] ^= 1
+
+
+class BadSealing(TurboRows):
+    def seal(
+        self, aead_: OpenSslAead, count: int, last: int, index: int, counter: int
+    ) -> memoryview:
+        train = super().seal(aead_, count, last, index, counter)
+        train[-1] ^= 1
+        return train
+
+
+class CarelessOpening(TurboRows):
+    def open(self, aead_: OpenSslAead, first: int, count: int, last: int) -> list[int]:
+        super().open(aead_, first, count, last)
+        return []
+
+
+class BadMerger(TurboMerger):
+    def merge(
+        self, rows: Rows, first: int, count: int, last: int
+    ) -> tuple[int, memoryview | None]:
+        used, merged = super().merge(rows, first, count, last)
+        if merged is not None:
+            merged[12] ^= 1
+        return used, merged
+
+
+def slab_of(kind: type[TurboRows]) -> Callable[[], TurboSlab]:
+    class Bad(TurboSlab):
+        def _make(self, stride: int) -> Rows:
+            return kind(self.buffer, self.view, stride, self._nonces)
+
+    return Bad
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        TURBO._replace(segmenter=BadSegmenter),
+        TURBO._replace(slab=slab_of(BadSealing)),
+        TURBO._replace(slab=slab_of(CarelessOpening)),
+        TURBO._replace(merger=BadMerger),
+    ],
+    ids=["cutting", "sealing", "opening", "merging"],
+)
+def test_wrong_code_is_refused(bad: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "TURBO", bad)
+    with pytest.raises(ready.TurboError, match="wrong results on this machine"):
+        ready.make_ready(lambda _: None)
+
+
+def test_another_byte_order_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "byteorder", "big")
+    with pytest.raises(ready.TurboError, match="little-endian"):
+        ready.make_ready(lambda _: None)
+
+
+def test_what_is_kept_belongs_to_these_sources(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A change in any module of the package is a change for all of it."""
+    package = tmp_path / "turbo"
+    package.mkdir()
+    for source in Path(compiler.__file__).parent.glob("*.py"):
+        (package / source.name).write_bytes(source.read_bytes())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiler, "__file__", str(package / "compiler.py"))
+    before = compiler._folder()
+    assert before.is_relative_to(tmp_path) and compiler._folder() == before
+    with (package / "vectors.py").open("a") as vectors:
+        vectors.write("\n")
+    assert compiler._folder() != before
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--no-offload",), "--turbo compiles the batch path, which --no-offload"),
+        (("--crypto", "sodium"), "--turbo compiles the batch path, which --crypto sodium"),
+        (("--workers", "2"), "--turbo compiles for one process, which --workers"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_does_not_go_together_is_refused(words: tuple[str, ...], why: str) -> None:
+    done = run(*words)
+    assert done.returncode == 2 and why in done.stderr
+
+
+def test_without_numba_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text("raise ImportError('no numba here')\n")
+    done = run(PYTHONPATH=os.pathsep.join((str(tmp_path), str(Path.cwd()))))
+    assert done.returncode == 1
+    assert "no numba here" in done.stderr and "pip install 'wgpy[turbo]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[Any]:
+    return subprocess.run(
+        [*PROGRAM, *words, "wgnever"], env=os.environ | environment, capture_output=True, text=True
+    )
