@@ -60,8 +60,9 @@ class Member:
 class Hub:
     """An engine and its peers, each with a session that both sides may use."""
 
-    def __init__(self, peers: int, crypto_name: str = "openssl") -> None:
-        self.crypto = backend(crypto_name)
+    def __init__(self, peers: int, crypto: Crypto | None = None) -> None:
+        """`crypto` is the openssl backend by default."""
+        self.crypto = crypto or backend("openssl")
         self.clock = Clock()
         self.private = PrivateKey.clamp(os.urandom(32))
         self.public = PublicKey(self.crypto.public_key(self.private))

@@ -8,6 +8,7 @@ on ``/var/run/wireguard/IFACE.sock``.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -116,11 +117,18 @@ def kernel_available() -> bool:
     )
 
 
+def turbo_installed() -> bool:
+    """Whether ``--turbo`` has the numba that it needs."""
+    return importlib.util.find_spec("numba") is not None
+
+
 def defaults() -> list[Implementation]:
     """All that this host offers, the bare link first."""
     found = []
-    for text in ("none", "kernel", BASELINE, "wgpy", "wgpy --no-offload"):
+    for text in ("none", "kernel", BASELINE, "wgpy", "wgpy --turbo", "wgpy --no-offload"):
         if text == "kernel" and not kernel_available():
+            continue
+        if text == "wgpy --turbo" and not turbo_installed():
             continue
         try:
             found.append(parse(text))

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wgpy.dataplane.offload import GSO_NONE, NO_OFFLOAD, VNET, VNET_SIZE, describe
+from wgpy.dataplane.offload import GSO_NONE, MAX_TRAIN, NO_OFFLOAD, VNET, VNET_SIZE, describe
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.endpoint import Endpoint
 
 MOST = 64
-"""Datagrams of one train."""
+"""Datagrams of one train, as long as it does not exceed what one UDP payload holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,11 @@ class Udp:
         run: list[bytes] = []
         source: Endpoint | None = None
         for data, endpoint in datagrams:
-            full = len(run) == MOST or (run and len(run[-1]) < len(run[0]))
+            full = bool(run) and (
+                len(run) == MOST
+                or len(run[-1]) < len(run[0])
+                or (len(run) + 1) * len(run[0]) > MAX_TRAIN
+            )
             if run and (full or endpoint != source or len(data) > len(run[0])):
                 self._queue(run, source)
                 run = []

@@ -15,7 +15,7 @@ from benchmarks.harness import TUNNEL_ADDRESS, Hub
 from benchmarks.meter import watched
 from benchmarks.model import Recording, Sample
 from benchmarks.packets import SuperPacket, super_packet, udp_run
-from benchmarks.subjects import Subject, subjects
+from benchmarks.subjects import Subject, subjects, subjects_hub
 from wgpy.protocol.datagram import Datagram
 
 SIZES = (64, 576, 1420)
@@ -36,8 +36,7 @@ def measure(*, seconds: float, repetitions: int, said: Said) -> Recording:
 
 
 def _measure(recording: Recording, seconds: float, repetitions: int, said: Said) -> None:
-    hub = Hub(1)
-    hub.establish()
+    hub = subjects_hub()
     paths = subjects(hub)
     bulk = Bulk(hub)
     for repetition in range(repetitions):

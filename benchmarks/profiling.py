@@ -20,7 +20,7 @@ from benchmarks.meter import watched
 from benchmarks.model import Recording, Sample
 from benchmarks.packets import super_packet, udp_run
 from benchmarks.pipeline import BATCH, MTU, SEGMENTS, Said, train
-from benchmarks.subjects import Batch
+from benchmarks.subjects import Batch, subjects, subjects_hub
 
 LEAST = 0.02
 """Functions below this share are added up as "everything else"."""
@@ -30,17 +30,16 @@ SMALL = 64
 def measure(*, seconds: float, said: Said) -> Recording:
     """The batch path, both directions, for bulk TCP and for small UDP packets."""
     recording = Recording("profile", environment(), {"seconds": seconds})
-    hub = Hub(1)
-    hub.establish()
-    path = Batch(hub)
+    hub = subjects_hub()
     with watched(recording, "profile"):
-        for name, prepare, step in _ways(hub, path):
-            each = cost(prepare, step, path.came_out, seconds)
-            said(name, each, "s")
-            recording.samples.append(Sample(f"{name}.total", "s", "wgpy", each))
-            for function, share in _shares(prepare, step, path.came_out, seconds):
-                figure = f"{name}.{function}"
-                recording.samples.append(Sample(figure, "s", "wgpy", share * each))
+        for path in (subject for subject in subjects(hub) if isinstance(subject, Batch)):
+            for name, prepare, step in _ways(hub, path):
+                each = cost(prepare, step, path.came_out, seconds)
+                said(f"{name} · {path.name}", each, "s")
+                recording.samples.append(Sample(f"{name}.total", "s", path.name, each))
+                for function, share in _shares(prepare, step, path.came_out, seconds):
+                    figure = f"{name}.{function}"
+                    recording.samples.append(Sample(figure, "s", path.name, share * each))
     return recording
 
 

@@ -1,9 +1,9 @@
 """The packet paths that can be measured without a kernel, behind one small interface.
 
-``wgpy`` is the path that the program uses, ``readable`` the engine itself, one packet at
-a time.  Work is handed over first, untimed (`offer`, `offer_super`, `arrive`), then done,
-timed (`send`, `receive`), and then counted (`came_out`), so that nobody measures a path
-that quietly drops.
+``wgpy`` is the path that the program uses, ``wgpy --turbo`` the same compiled (where numba
+is installed), ``readable`` the engine itself, one packet at a time.  Work is handed over
+first, untimed (`offer`, `offer_super`, `arrive`), then done, timed (`send`, `receive`), and
+then counted (`came_out`), so that nobody measures a path that quietly drops.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from collections.abc import Callable
 from typing import Protocol
 
 from benchmarks.harness import Hub
+from benchmarks.implementations import turbo_installed
 from benchmarks.memory_ports import Tun, Udp
 from benchmarks.packets import SuperPacket
 from wgpy.dataplane.pipeline_in import Ingress
 from wgpy.dataplane.pipeline_out import Egress
+from wgpy.dataplane.tools import INTERPRETED
+from wgpy.protocol.crypto import Crypto
 from wgpy.protocol.datagram import Datagram
 
 BATCH = "wgpy"
+TURBO = "wgpy --turbo"
 READABLE = "readable"
 
 
@@ -81,13 +85,15 @@ class Readable:
 class Batch:
     """The batch path's two ways, on ports in memory."""
 
-    name = BATCH
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, hub: Hub, name: str = BATCH) -> None:
+        """The hub of a ``wgpy --turbo`` comes from `subjects_hub`."""
+        self._hub, self.name = hub, name
         self._tun, self._udp = Tun(), Udp()
-        self._out = Egress(hub.engine, self._tun, self._udp, self._carry_out)
-        self._in = Ingress(hub.engine, self._tun, self._udp, self._carry_out)
+        tools = INTERPRETED
+        if name == TURBO:
+            from wgpy.turbo import TURBO as tools
+        self._out = Egress(hub.engine, self._tun, self._udp, self._carry_out, tools)
+        self._in = Ingress(hub.engine, self._tun, self._udp, self._carry_out, tools)
         self._readable = 0
 
     def _carry_out(self) -> None:
@@ -126,6 +132,24 @@ class Batch:
         return self._udp.sent() + self._tun.delivered()[0] + readable
 
 
+def subjects_hub() -> Hub:
+    """A hub with one member, established, that every subject can work on."""
+    hub = Hub(1, _turbo_crypto())
+    hub.establish()
+    return hub
+
+
 def subjects(hub: Hub) -> list[Subject]:
-    """Every path there is, on this hub."""
-    return [Batch(hub), Readable(hub)]
+    """Every path that works on this hub."""
+    turbo = _turbo_crypto()
+    compiled = [Batch(hub, TURBO)] if turbo and type(hub.crypto) is type(turbo) else []
+    return [Batch(hub), *compiled, Readable(hub)]
+
+
+def _turbo_crypto() -> Crypto | None:
+    """What the compiled path needs, where it can be had."""
+    if not turbo_installed():
+        return None
+    from wgpy.turbo import TurboCrypto
+
+    return TurboCrypto()
