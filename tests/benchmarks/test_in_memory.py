@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from benchmarks import micro, pipeline, profiling, scale
@@ -10,7 +12,7 @@ from benchmarks.harness import TUNNEL_ADDRESS, Hub
 from benchmarks.memory_ports import Udp
 from benchmarks.micro_cases import Case, cases
 from benchmarks.packets import super_packet, udp_packet
-from benchmarks.subjects import subjects
+from benchmarks.subjects import BATCH, TURBO, subjects, subjects_hub
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.endpoint import Endpoint
 from wgpy.protocol.packet import read_addresses
@@ -40,9 +42,7 @@ def test_preparation_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def established() -> Hub:
-    hub = Hub(1)
-    hub.establish()
-    return hub
+    return subjects_hub()
 
 
 def test_both_paths_do_the_whole_work() -> None:
@@ -109,7 +109,7 @@ def test_the_pipeline_measures_every_size_both_ways() -> None:
         for way in ("send", "receive"):
             assert figures[f"{way}-{load}.packets"] == "1/s"
             assert figures[f"{way}-{load}.bytes"] == "B/s"
-    assert found.implementations() == ["wgpy", "readable"]
+    assert found.implementations() == ["wgpy", "wgpy --turbo", "readable"]
     assert all(sample.value > 0 for sample in found.samples)
     assert said
 
@@ -167,8 +167,10 @@ def test_micro_runs_under_pyperf() -> None:
 
 def test_a_profile_adds_up_to_the_cost() -> None:
     found = profiling.measure(seconds=0.005, said=lambda *_: None)
-    for way in ("send-tcp", "receive-tcp", "send-udp64", "receive-udp64"):
-        parts = {s.figure: s.value for s in found.samples if s.figure.startswith(f"{way}.")}
+    ways = ("send-tcp", "receive-tcp", "send-udp64", "receive-udp64")
+    for way, path in itertools.product(ways, (BATCH, TURBO)):
+        mine = [s for s in found.samples if s.implementation == path]
+        parts = {s.figure: s.value for s in mine if s.figure.startswith(f"{way}.")}
         total = parts.pop(f"{way}.total")
         assert sum(parts.values()) == pytest.approx(total)
         assert len(parts) > 1
