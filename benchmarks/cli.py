@@ -278,11 +278,11 @@ def strict(quick: bool, tunnels: bool, out: Path | None, as_json: bool, **chosen
 
     if tunnels and os.geteuid() != 0:
         raise click.ClickException("tunnels need root: run with sudo, or give --no-tunnels")
+    options = strict_options(quick, **chosen)
     plan = table.Plan(0.1, 2, 10_000) if quick else table.Plan()
     recording = table.new_recording(plan)
     table.measure_in_memory(plan, recording, lines(quiet=as_json))
     if tunnels:
-        options = strict_options(quick, **chosen)
         recording.options |= options.as_json()
         recording.environment["devices"] = {}
         try:

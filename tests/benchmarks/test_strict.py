@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks import strict, system
-from benchmarks.cli import strict_options
+from benchmarks.cli import bench, strict_options
 from benchmarks.harness import TUNNEL_ADDRESS
 from benchmarks.implementations import parse
 from benchmarks.lab import preferred_congestion
@@ -84,6 +85,14 @@ def test_the_plan_of_a_command_line() -> None:
     assert full.steps == full.repetitions * full.passes * 2 * len(strict.LOADS)
     short = strict_options(False, 1, 3, 2.0, ("ping",), 1)
     assert (short.steps, short.effort.seconds, short.tries) == (6, 2.0, 1)
+
+
+def test_a_wrong_load_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(strict, "measure_in_memory", lambda *_: pytest.fail("too late"))
+    done = CliRunner().invoke(bench, ["strict", "--no-tunnels", "--load", "tcp9"])
+    assert done.exit_code == 2 and "'tcp9' is none of" in done.output
 
 
 @pytest.mark.root
