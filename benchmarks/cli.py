@@ -9,6 +9,7 @@ import datetime
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,10 +228,13 @@ def profile(quick: bool, out: Path | None, as_json: bool) -> None:
               help="For the floods, as with `system` [wireguard-go and wgpy].")  # fmt: skip
 @click.option("--floods/--no-floods", default=True,
               help="Whole tunnels under floods of initiations (root).")  # fmt: skip
+@click.option("--repetitions", type=click.IntRange(1), help="Of the curves [20; quick 2].")
+@click.option("--flood-repetitions", type=click.IntRange(1), help="[5; quick 1]")
 @output_options
 def scale(
-    quick: bool, implementations: tuple[str, ...], floods: bool, out: Path | None, as_json: bool
-) -> None:
+    quick: bool, implementations: tuple[str, ...], floods: bool, repetitions: int | None,
+    flood_repetitions: int | None, out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Growth with peers, allowed IPs and handshakes; tunnels under floods."""
     from benchmarks import flood
     from benchmarks import scale as growth
@@ -238,11 +242,14 @@ def scale(
 
     if floods and os.geteuid() != 0:
         raise click.ClickException("floods need root: run with sudo, or give --no-floods")
-    plan = growth.Plan(0.2, 2, 1_000, 10_000, 200) if quick else growth.Plan()
+    plan = growth.Plan(0.1, 2, 1_000, 10_000, 200) if quick else growth.Plan()
+    plan = replace(plan, repetitions=repetitions or plan.repetitions)
     chosen = parse_implementations(implementations or ("wireguard-go", "wgpy"))
     recording = growth.measure(plan, lines(quiet=as_json))
     if floods:
         floods_plan = flood.Plan(chosen, 1, 1.0, 1) if quick else flood.Plan(chosen)
+        count = flood_repetitions or floods_plan.repetitions
+        floods_plan = replace(floods_plan, repetitions=count)
         try:
             with Progress(floods_plan.steps, quiet=as_json) as progress:
                 flood.measure(floods_plan, recording, progress)
@@ -255,25 +262,27 @@ def scale(
 @click.option("--quick", is_flag=True, help="Short curves and seconds; figures not to quote.")
 @click.option("--tunnels/--no-tunnels", default=True,
               help="Whole tunnels with and without the table (root).")  # fmt: skip
-@click.option("--repetitions", type=click.IntRange(1), help="[5; quick 1]")
+@click.option("--repetitions", type=click.IntRange(1), help="New tunnels [5; quick 1].")
+@click.option("--passes", type=click.IntRange(1),
+              help="Pairs of each load on the same tunnels [6; quick 1].")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(1), default=1.0, show_default=True,
+              help="Length of each load.")  # fmt: skip
+@click.option("--load", "loads", multiple=True, metavar="NAME",
+              help="Only these loads, repeatable [those with a target, and ping].")  # fmt: skip
+@click.option("--tries", type=click.IntRange(1), help="Attempts at a disturbed one [2; quick 1].")
 @output_options
-def strict(
-    quick: bool, tunnels: bool, repetitions: int | None, out: Path | None, as_json: bool
-) -> None:
+def strict(quick: bool, tunnels: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
     """What the strict table in front costs: lookups, loading, memory, throughput."""
     from benchmarks import strict as table
     from benchmarks.progress import Progress, lines
 
     if tunnels and os.geteuid() != 0:
         raise click.ClickException("tunnels need root: run with sudo, or give --no-tunnels")
-    plan = table.Plan(0.1, repetitions or 1, 10_000) if quick else table.Plan()
+    options = strict_options(quick, **chosen)
+    plan = table.Plan(0.1, 2, 10_000) if quick else table.Plan()
     recording = table.new_recording(plan)
     table.measure_in_memory(plan, recording, lines(quiet=as_json))
     if tunnels:
-        options = system_options(
-            (table.WITHOUT, table.WITH), quick, repetitions, None, "free", "0,1", table.LOADS,
-            None, None, 1420,
-        )  # fmt: skip
         recording.options |= options.as_json()
         recording.environment["devices"] = {}
         try:
@@ -282,6 +291,24 @@ def strict(
         except KeyboardInterrupt:
             recording.notes.append(INTERRUPTED)
     finish(recording, out, as_json)
+
+
+def strict_options(
+    quick: bool, repetitions: int | None, passes: int | None, seconds: float,
+    loads: tuple[str, ...], tries: int | None,
+) -> Any:  # fmt: skip
+    """`system.Options` with and without the table; raises click's errors."""
+    from benchmarks import strict as table
+
+    options = system_options(
+        (table.WITHOUT, table.WITH), quick, repetitions, seconds, "free", "0,1",
+        loads or table.LOADS, tries or (1 if quick else 2), None, 1420,
+    )  # fmt: skip
+    return replace(
+        options,
+        passes=passes or (1 if quick else table.PASSES),
+        effort=replace(options.effort, pings=table.PINGS),
+    )
 
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -33,8 +33,8 @@ class Plan:
 
     implementations: tuple[Implementation, ...]
     repetitions: int = 5
-    seconds: float = 5.0
-    tries: int = 3
+    seconds: float = 3.0
+    tries: int = 2
     rates: tuple[int, ...] = RATES
     congestion: str = field(default_factory=preferred_congestion)
 

@@ -104,6 +104,15 @@ class Recording:
         wanted = Series(figure, implementation, setting, x)
         return [s.value for s in usable([s for s in self.samples if s.series == wanted])]
 
+    def pairs(self, over: Series, under: Series) -> tuple[list[float], list[float]]:
+        """Usable values of two series, of the repetitions that have both, side by side."""
+        first, second = (
+            {s.repetition: s.value for s in usable([s for s in self.samples if s.series == wanted])}
+            for wanted in (over, under)
+        )
+        both = [repetition for repetition in first if repetition in second]
+        return [first[r] for r in both], [second[r] for r in both]
+
     def disturbed(self) -> list[Sample]:
         """Samples in use although other load disturbed them."""
         return [s for samples in self.series().values() for s in samples if s.disturbed]

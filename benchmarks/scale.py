@@ -1,9 +1,11 @@
 """Growth: what more peers, more allowed IPs and more handshakes cost, without a kernel.
 
-All points of a curve are built first and then measured in turn within each repetition,
-so that a drifting machine does not bend the curve.  Two kinds of traffic are told apart:
-``per_packet`` is one busy flow, ``per_packet_spread`` sends every packet to another
-place (no cache helps).  Floods on whole tunnels are `flood`'s.
+All points are built first and then measured in turn within each repetition, forwards and
+backwards by turns, so that a drifting machine does not bend the curve; growth is the
+median of the repetitions' own ratios, so many short ones are better than a few long.
+
+Two kinds of traffic are told apart: ``per_packet`` is one busy flow, ``per_packet_spread``
+sends every packet to another place (no cache helps).  Floods on whole tunnels are `flood`'s.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ import os
 import random
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cpu_time import cost, no_collector
+from benchmarks.cpu_time import cost, no_collector, set_aside
 from benchmarks.environment import environment
 from benchmarks.harness import TUNNEL_ADDRESS, Hub
 from benchmarks.meter import watched
@@ -44,8 +46,8 @@ Said = Callable[[str, float, str], None]
 class Plan:
     """`most` cuts the curves short; `seconds` of CPU time for each value."""
 
-    seconds: float = 1.0
-    repetitions: int = 5
+    seconds: float = 0.1
+    repetitions: int = 20
     most_peers: int = PEERS[-1]
     most_entries: int = ENTRIES[-1]
     handshakes: int = 1_000
@@ -76,11 +78,22 @@ def measure(plan: Plan, said: Said) -> Recording:
 
 
 def _measure_curves(plan: Plan, recording: Recording, said: Said) -> None:
-    points = [*_peer_points(plan, recording, said), *_entry_points(plan, recording, said)]
-    for repetition in range(plan.repetitions):
-        for point in points:
-            for subject in point.paths:
-                _measure_point(point, subject, plan, repetition, recording, said)
+    curves = [
+        list(_peer_points(plan, recording, said)),
+        list(_entry_points(plan, recording, said)),
+    ]
+    with set_aside():
+        for repetition in range(plan.repetitions):
+            for points in curves:
+                for subject, point in in_turn(points, repetition):
+                    _measure_point(point, subject, plan, repetition, recording, said)
+
+
+def in_turn(points: Sequence[Point], repetition: int) -> Iterator[tuple[Subject, Point]]:
+    """Each path on all points before the next path: what is compared is measured close by."""
+    for paths in zip(*(point.paths for point in points), strict=True):
+        found = list(zip(paths, points, strict=True))
+        yield from reversed(found) if repetition % 2 else found
 
 
 def _measure_rates(plan: Plan, recording: Recording, said: Said) -> None:
@@ -94,19 +107,14 @@ def _measure_rates(plan: Plan, recording: Recording, said: Said) -> None:
 def _measure_point(
     point: Point, subject: Subject, plan: Plan, repetition: int, recording: Recording, said: Said
 ) -> None:
-    member = point.hub.members[0]
-    one = udp_run(TUNNEL_ADDRESS, member.address, SIZE, BATCH)
-    inward = udp_run(member.address, TUNNEL_ADDRESS, SIZE, BATCH)
     places = itertools.cycle(point.spread)
 
     def scattered() -> int:
         packets = [udp_packet(TUNNEL_ADDRESS, next(places), SIZE) for _ in range(BATCH)]
         return subject.offer(packets)
 
-    half = plan.seconds / 2
-    out = sending(subject, lambda: subject.offer(one), half)
-    back = receiving(subject, lambda: subject.arrive(train(point.hub, inward)), half)
-    busy, spread = out + back, sending(subject, scattered, half)
+    busy = per_packet(point.hub, subject, plan.seconds)
+    spread = sending(subject, scattered, plan.seconds / 2)
     for figure, value in (("per_packet", busy), ("per_packet_spread", spread)):
         said(f"{point.curve} {point.x:,} · {figure} · {subject.name}", value, "s")
         recording.samples.append(
@@ -114,6 +122,15 @@ def _measure_point(
                 f"{point.curve}.{figure}", "s", subject.name, value, "", repetition, float(point.x)
             )
         )
+
+
+def per_packet(hub: Hub, subject: Subject, seconds: float) -> float:
+    """CPU seconds for a packet out and one in, of one busy flow; half of `seconds` each."""
+    member = hub.members[0]
+    outward = udp_run(TUNNEL_ADDRESS, member.address, SIZE, BATCH)
+    inward = udp_run(member.address, TUNNEL_ADDRESS, SIZE, BATCH)
+    out = sending(subject, lambda: subject.offer(outward), seconds / 2)
+    return out + receiving(subject, lambda: subject.arrive(train(hub, inward)), seconds / 2)
 
 
 def _peer_points(plan: Plan, recording: Recording, said: Said) -> Iterator[Point]:

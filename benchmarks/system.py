@@ -1,9 +1,11 @@
 """Whole tunnels, measured beside each other.
 
-Order: repetition → setting (free, pinned) → load → implementation, rotated from one
-repetition to the next.  Within a repetition all implementations have their tunnels up, so
-each load is measured on all of them within seconds: a machine that drifts moves them
-together.  An attempt that other load disturbed is kept, marked, and made again, at most
+Order: repetition → setting (free, pinned) → pass → load → implementation, rotated from one
+pass and repetition to the next.  Within a repetition all implementations have their tunnels
+up, so each load is measured on all of them within seconds: a machine that drifts moves them
+together.  Each pass counts as a repetition: of the same tunnels, but cheap.
+
+An attempt that other load disturbed is kept, marked, and made again, at most
 `Options.tries` times.
 """
 
@@ -15,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from benchmarks import environment
 from benchmarks.accounting import Foreign, foreign, snapshot
@@ -40,6 +43,8 @@ class Options:
     implementations: tuple[Implementation, ...]
     effort: Effort
     repetitions: int = 5
+    passes: int = 1
+    """How often each repetition's tunnels are measured."""
     settings: tuple[str, ...] = (FREE, PINNED)
     loads: tuple[str, ...] = (*LOADS, START)
     tries: int = 3
@@ -67,7 +72,7 @@ class Options:
         traffic = sum(1 for load in self.loads if load in LOADS)
         starting = [i for i in self.implementations if i.kind is Kind.USERSPACE]
         rounds = self.repetitions * len(self.settings)
-        per_round = traffic * len(self.implementations)
+        per_round = traffic * len(self.implementations) * self.passes
         return rounds * per_round + (self.starts * len(starting) if START in self.loads else 0)
 
 
@@ -108,9 +113,12 @@ class _Runner:
         """All traffic loads, each on every implementation in turn."""
         with contextlib.ExitStack() as stack:
             labs = self._labs(repetition, setting, stack)
-            for load in self.options.loads:
-                for implementation, lab in labs if load in LOADS else ():
-                    self._load(load, implementation, lab, repetition, setting)
+            loads = [load for load in self.options.loads if load in LOADS]
+            for turn in range(self.options.passes):
+                number = repetition * self.options.passes + turn
+                for load in loads:
+                    for implementation, lab in _rotated(labs, turn):
+                        self._load(load, implementation, lab, number, setting)
 
     def _labs(
         self, repetition: int, setting: str, stack: contextlib.ExitStack
@@ -130,7 +138,8 @@ class _Runner:
                 lab = stack.enter_context(context)
             except LabError as error:
                 self.note(f"{implementation.name} ({setting}, repetition {repetition}): {error}")
-                self.progress.advance(sum(1 for load in options.loads if load in LOADS))
+                traffic = sum(1 for load in options.loads if load in LOADS)
+                self.progress.advance(traffic * options.passes)
                 continue
             self._record_devices(implementation, lab)
             labs.append((implementation, lab))
@@ -226,6 +235,9 @@ def _sample(load: str, measure: Measure, like: Sample) -> Sample:
     )  # fmt: skip
 
 
-def _rotated(items: Sequence[Implementation], by: int) -> Iterator[Implementation]:
+Item = TypeVar("Item")
+
+
+def _rotated(items: Sequence[Item], by: int) -> Iterator[Item]:
     for place in range(len(items)):
         yield items[(place + by) % len(items)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.implementations import BASELINE
-from benchmarks.model import Recording
+from benchmarks.model import Recording, Series
 from benchmarks.stats import ratio, summary
 from benchmarks.targets import Finding, Target, Verdict, findings
 from benchmarks.units import show, three
@@ -51,7 +51,8 @@ def target_table(recordings: Sequence[Recording]) -> Table:
     return Table(
         "Targets", ("target", "figure", "wanted", "measured", "verdict"), rows,
         f"× is the ratio to {BASELINE} in the same run, behind the strict table the ratio to "
-        "the same without it, and for growth the last point of the curve over the first.",
+        "the same without it, and for growth the last point of the curve over the first: the "
+        "median of the repetitions' own ratios, in brackets its 95 % interval.",
     )  # fmt: skip
 
 
@@ -62,7 +63,12 @@ def wanted(target: Target) -> str:
 
 
 def _measured(finding: Finding) -> str:
-    return "" if finding.value is None else _limit(finding.target, finding.value)
+    if finding.value is None:
+        return ""
+    text = _limit(finding.target, finding.value)
+    if finding.low is None or finding.high is None or finding.low == finding.high:
+        return text
+    return f"{text} ({three(finding.low)} – {three(finding.high)})"
 
 
 def _limit(target: Target, value: float) -> str:
@@ -101,9 +107,10 @@ def _cell(recording: Recording, figure: str, unit: str, name: str, setting: str)
     text = show(found.median, unit)
     if found.count > 1:
         text += f" ± {found.spread / 2:.0%}"
-    base = recording.values(figure, BASELINE, setting)
-    comparable = name != BASELINE and unit != "1"
-    against = ratio(values, base, paired=True) if comparable else None
+    against = None
+    if name != BASELINE and unit != "1":
+        series = (Series(figure, each, setting, None) for each in (name, BASELINE))
+        against = ratio(*recording.pairs(*series), paired=True)
     return text + (f" ({three(against.value)} ×)" if against else "")
 
 

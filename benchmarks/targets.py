@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from benchmarks.implementations import BASELINE
-from benchmarks.model import Recording
+from benchmarks.model import Recording, Series
 from benchmarks.stats import ratio, summary
 
 SUBJECT = "wgpy"
@@ -67,12 +67,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One target on one figure in one setting; `value` None when not measured."""
+    """One target on one figure in one setting; `value` None when not measured.
+
+    `low` and `high` are the interval (95 %) of a ratio, the value itself for anything else.
+    """
 
     target: Target
     figure: str
     setting: str
     value: float | None
+    low: float | None = None
+    high: float | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -114,6 +119,13 @@ TARGETS: tuple[Target, ...] = (
          "udp64-overload.received", "udp1372-overload.received"),
         Against.PLAIN, True, 0.95, "", "asked once per flow", kind="strict",
     ),
+    Target(
+        "CPU time behind the strict table",
+        ("path.per_packet", "tcp1-up.cpu_per_gb", "tcp1-down.cpu_per_gb", "tcp4-up.cpu_per_gb",
+         "udp64-overload.cpu_per_packet", "udp1372-overload.cpu_per_packet"),
+        Against.PLAIN, False, 1.05, "", "what throughput is made of, with less noise",
+        kind="strict",
+    ),
     Target("strict table: lookup on a warm flow", ("flow.lookup",), Against.LAST, False, 100e-9,
            "s", "one dictionary", kind="strict"),
     Target("strict table: 512,000 entries loaded", ("full-table.load",), Against.TABLED, False,
@@ -132,50 +144,57 @@ def findings(recordings: Sequence[Recording], subject: str = SUBJECT) -> Iterato
             measured = False
             for recording in (r for r in recordings if r.kind == target.kind):
                 for setting in recording.settings():
-                    value = _value(target, figure, recording, setting, subject)
-                    if value is not None:
+                    found = _found(target, figure, recording, setting, subject)
+                    if found is not None:
                         measured = True
-                        yield Finding(target, figure, setting, value)
+                        yield Finding(target, figure, setting, *found)
             if not measured:
                 yield Finding(target, figure, "", None)
 
 
-def _value(
+Found = tuple[float, float, float]
+"""A value and its interval."""
+
+
+def _found(
     target: Target, figure: str, recording: Recording, setting: str, subject: str
-) -> float | None:
-    if target.against is Against.GROWTH:
-        return growth(recording, figure, setting, subject)
-    if target.against is Against.LAST:
-        return _last(recording, figure, setting)
-    tabled = target.against in (Against.PLAIN, Against.TABLED)
-    values = recording.values(figure, TABLED if tabled else subject, setting)
-    if not values:
-        return None
-    if target.against in (Against.VALUE, Against.TABLED):
-        return summary(values).median
-    base = subject if target.against is Against.PLAIN else BASELINE
-    found = ratio(values, recording.values(figure, base, setting), paired=True)
-    return found.value if found else None
+) -> Found | None:
+    match target.against:
+        case Against.GROWTH:
+            return _growth(recording, figure, setting, subject)
+        case Against.LAST:
+            places = _places(recording, figure, setting, TABLED)
+            return _median(recording, Series(figure, TABLED, setting, _last(places)))
+        case Against.PLAIN:
+            x = _last(_places(recording, figure, setting, TABLED))
+            over, under = (Series(figure, name, setting, x) for name in (TABLED, subject))
+            return _ratio(recording, over, under)
+        case Against.BASELINE:
+            over, under = (Series(figure, name, setting, None) for name in (subject, BASELINE))
+            return _ratio(recording, over, under)
+        case Against.VALUE | Against.TABLED:
+            name = TABLED if target.against is Against.TABLED else subject
+            return _median(recording, Series(figure, name, setting, None))
 
 
-def _last(recording: Recording, figure: str, setting: str) -> float | None:
-    """Median at the greatest x, behind the strict table."""
-    places = _places(recording, figure, setting, TABLED)
-    if not places:
-        return None
-    return summary(recording.values(figure, TABLED, setting, places[-1])).median
+def _median(recording: Recording, series: Series) -> Found | None:
+    values = recording.values(*series)
+    return (summary(values).median,) * 3 if values else None
 
 
-def growth(recording: Recording, figure: str, setting: str, subject: str) -> float | None:
-    """Median at the greatest x over median at the smallest; None without two points."""
+def _ratio(recording: Recording, over: Series, under: Series) -> Found | None:
+    """Median of the repetitions' own ratios."""
+    found = ratio(*recording.pairs(over, under), paired=True)
+    return (found.value, found.low, found.high) if found else None
+
+
+def _growth(recording: Recording, figure: str, setting: str, subject: str) -> Found | None:
+    """The greatest x over the smallest; None without two points."""
     places = _places(recording, figure, setting, subject)
     if len(places) < 2:
         return None
-    first, last = (
-        recording.values(figure, subject, setting, place) for place in (places[0], places[-1])
-    )
-    found = ratio(last, first, paired=True)
-    return found.value if found else None
+    first, last = (Series(figure, subject, setting, x) for x in (places[0], places[-1]))
+    return _ratio(recording, last, first)
 
 
 def _places(recording: Recording, figure: str, setting: str, name: str) -> list[float]:
@@ -188,3 +207,8 @@ def _places(recording: Recording, figure: str, setting: str, name: str) -> list[
         and key.setting == setting
         and key.x is not None
     )
+
+
+def _last(places: Sequence[float]) -> float | None:
+    """The greatest x; None for what is no curve."""
+    return places[-1] if places else None

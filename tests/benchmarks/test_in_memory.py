@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import pytest
 
 from benchmarks import micro, pipeline, profiling, scale
-from benchmarks.cpu_time import Lost, cost
+from benchmarks.cpu_time import Lost, cost, set_aside
 from benchmarks.harness import TUNNEL_ADDRESS, Hub
 from benchmarks.memory_ports import Udp
 from benchmarks.micro_cases import Case, cases
@@ -124,6 +125,29 @@ def test_curves_and_rates() -> None:
     for figure in ("handshakes.answered", "bad-mac1.refused", "cookies.given"):
         (value,) = found.values(figure, "wgpy")
         assert value > 0
+
+
+def test_points_are_measured_forwards_and_backwards_path_by_path() -> None:
+    def point(x: int) -> scale.Point:
+        hub = Hub(0)
+        return scale.Point("entries", x, hub, [], subjects(hub))
+
+    points = [point(1), point(2), point(3)]
+    for repetition, places in ((0, [1, 2, 3]), (1, [3, 2, 1]), (2, [1, 2, 3])):
+        found = [(s.name, p.x) for s, p in scale.in_turn(points, repetition)]
+        assert found == [(name, x) for name in ("wgpy", "readable") for x in places]
+
+
+def test_what_is_set_aside_is_hidden_from_the_collector_until_the_end() -> None:
+    kept: list[list[int]] = [[]]
+
+    def seen() -> bool:
+        return any(found is kept for found in gc.get_objects())
+
+    with pytest.raises(ZeroDivisionError), set_aside():
+        assert not seen()
+        raise ZeroDivisionError
+    assert seen()
 
 
 def test_prefixes_are_distinct() -> None:

@@ -95,6 +95,27 @@ def test_verdicts_of_every_kind() -> None:
     assert found["entries.per_packet"] is Verdict.HIT
 
 
+def test_ratios_are_of_the_repetitions_that_both_have() -> None:
+    """A measurement that failed must not pair others that lie minutes apart."""
+    given = recordings.system()
+    given.samples = [
+        s for s in given.samples
+        if (s.figure, s.implementation, s.repetition) not in (
+            ("tcp1-up.goodput", "wgpy", 0), ("tcp1-up.goodput", "wireguard-go", 2),
+        )
+    ]  # fmt: skip
+    free, pinned = (f for f in findings([given]) if f.figure == "tcp1-up.goodput" and f.value)
+    assert free.value == pinned.value == 9
+    assert cell(given, "system, free", "tcp1-up.goodput", "wgpy").endswith("(9 ×)")
+
+
+def test_the_interval_of_a_ratio_is_shown_where_there_is_one() -> None:
+    measured = {(row[1], row[3]) for row in target_table([recordings.system()]).rows}
+    assert ("tcp1-up.goodput (free)", "9 ×") in measured
+    assert ("ping.mean (free)", "0.8 × (0.7 – 0.9)") in measured
+    assert ("tcp1-up.peak_rss (free)", "85.0 MB") in measured
+
+
 def test_without_the_baseline_there_is_no_ratio_to_it() -> None:
     alone = recordings.system()
     alone.samples = [s for s in alone.samples if s.implementation != "wireguard-go"]

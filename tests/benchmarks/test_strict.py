@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks import strict, system
+from benchmarks.cli import bench, strict_options
 from benchmarks.harness import TUNNEL_ADDRESS
 from benchmarks.implementations import parse
 from benchmarks.lab import preferred_congestion
@@ -54,6 +56,43 @@ def test_targets_behind_the_table() -> None:
     assert all(
         f.verdict is Verdict.UNMEASURED for f in findings([recording]) if f.target.kind != "strict"
     )
+
+
+def test_with_and_without_are_measured_side_by_side_in_turn() -> None:
+    recording = strict.new_recording(strict.Plan())
+    strict.measure_in_memory(strict.Plan(0.002, 2, most_entries=10), recording, lambda *_: None)
+    order = [s.implementation for s in recording.samples if s.figure == "path.per_packet"]
+    assert order == [strict.WITHOUT, strict.WITH, strict.WITH, strict.WITHOUT]
+
+
+def test_a_curve_with_and_without_the_table_is_compared_at_its_end() -> None:
+    recording = Recording("strict", {})
+    for repetition in range(3):
+        for name, few, many in ((strict.WITHOUT, 1.0, 2.0), (strict.WITH, 9.0, 2.08)):
+            for x, value in ((10.0, few), (512_000.0, many)):
+                recording.samples.append(
+                    Sample("path.per_packet", "s", name, value, "", repetition, x)
+                )
+    (found,) = [f for f in findings([recording]) if f.figure == "path.per_packet"]
+    assert found.value == pytest.approx(1.04)
+    assert found.verdict is Verdict.HIT
+
+
+def test_the_plan_of_a_command_line() -> None:
+    full = strict_options(False, None, None, 1.0, (), None)
+    assert [i.name for i in full.implementations] == [strict.WITHOUT, strict.WITH]
+    assert full.passes % 2 == 0, "so that each is the first one as often as the other"
+    assert full.steps == full.repetitions * full.passes * 2 * len(strict.LOADS)
+    short = strict_options(False, 1, 3, 2.0, ("ping",), 1)
+    assert (short.steps, short.effort.seconds, short.tries) == (6, 2.0, 1)
+
+
+def test_a_wrong_load_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(strict, "measure_in_memory", lambda *_: pytest.fail("too late"))
+    done = CliRunner().invoke(bench, ["strict", "--no-tunnels", "--load", "tcp9"])
+    assert done.exit_code == 2 and "'tcp9' is none of" in done.output
 
 
 @pytest.mark.root

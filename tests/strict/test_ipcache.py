@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,3 +111,16 @@ def test_discard_in_slices() -> None:
     assert cache.discard_some(6)
     assert not cache.discard_some(6)
     assert list(cache) == []
+
+
+def test_entries_are_nothing_to_the_collector() -> None:
+    """However full the table, a collection while packets pass has no more to walk."""
+    cache = Ipcache()
+    cache.upsert(entry("10.0.0.1/32", "there"))
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(5_000):
+        cache.upsert(Entry(Prefix(number.to_bytes(4), 32), "there", number))
+    gc.collect()
+    assert len(cache) >= 5_000
+    assert len(gc.get_objects()) - before < 500

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import os
 import socket
 import struct
@@ -222,21 +221,9 @@ def open_edges(
             from wgpy.dataplane.tools import INTERPRETED as tools
         # The interface's own ports, which a recorder may stand in front of.
         tun, udp = cast(SuperTun, interface.tun), cast(TrainUdp, interface.udp)
-        path = BatchPath(interface, tun, udp, tools)
-        _calm_collector()
-        return path
+        return BatchPath(interface, tun, udp, tools)
 
     return Edges(tun, udp, make_path)
-
-
-def _calm_collector() -> None:
-    """The path makes no reference cycles, yet its many short-lived views wake the collector.
-
-    What the program consists of is set aside, and young garbage looked at less often.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def _set_gso_max_size(index: int, size: int) -> None:
