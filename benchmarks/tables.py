@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.implementations import BASELINE
 from benchmarks.model import Recording, Series
 from benchmarks.stats import ratio, summary
-from benchmarks.targets import Finding, Target, Verdict, findings
+from benchmarks.targets import TURBO, Finding, Target, Verdict, findings
 from benchmarks.units import show, three
 
 DETAIL = ("_left_user", "_left_system", "_right_user", "_right_system", "_left", "_right")
@@ -37,19 +37,28 @@ def result_tables(recording: Recording, *, details: bool = False) -> list[Table]
 
 
 def target_table(recordings: Sequence[Recording]) -> Table:
-    """Every target with what was measured and the verdict."""
-    rows = tuple(
-        (
-            finding.target.title,
-            finding.figure + (f" ({finding.setting})" if finding.setting else ""),
-            wanted(finding.target),
-            _measured(finding),
-            finding.verdict.value,
-        )
-        for finding in findings(recordings)
-    )
+    """Every target with what was measured and the verdict; ``--turbo`` beside, where it was."""
+    heads: tuple[str, ...] = ("target", "figure", "wanted", "measured", "verdict")
+    compiled = {
+        (found.target.title, found.figure, found.setting): found
+        for found in findings(recordings, TURBO)
+        if found.value is not None
+    }
+    if compiled:
+        heads += ("with --turbo", "verdict")
+    rows = []
+    for finding in findings(recordings):
+        setting = f" ({finding.setting})" if finding.setting else ""
+        row: tuple[str, ...] = (
+            finding.target.title, finding.figure + setting, wanted(finding.target),
+            _measured(finding), finding.verdict.value,
+        )  # fmt: skip
+        if compiled:
+            beside = compiled.get((finding.target.title, finding.figure, finding.setting))
+            row += (_measured(beside), beside.verdict.value) if beside else ("", "")
+        rows.append(row)
     return Table(
-        "Targets", ("target", "figure", "wanted", "measured", "verdict"), rows,
+        "Targets", heads, tuple(rows),
         f"× is the ratio to {BASELINE} in the same run, behind the strict table the ratio to "
         "the same without it, and for growth the last point of the curve over the first: the "
         "median of the repetitions' own ratios, in brackets its 95 % interval.",

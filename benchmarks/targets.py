@@ -15,6 +15,7 @@ from benchmarks.model import Recording, Series
 from benchmarks.stats import ratio, summary
 
 SUBJECT = "wgpy"
+TURBO = "wgpy --turbo"
 TABLED = "wgpy --policy strict"
 
 

@@ -116,6 +116,22 @@ def test_the_interval_of_a_ratio_is_shown_where_there_is_one() -> None:
     assert ("tcp1-up.peak_rss (free)", "85.0 MB") in measured
 
 
+def test_the_compiled_path_stands_beside_where_it_was_measured() -> None:
+    given = recordings.system()
+    assert "with --turbo" not in target_table([given]).header
+    given.samples += [
+        replace(s, implementation="wgpy --turbo", value=2 * s.value)
+        for s in given.samples
+        if s.implementation == "wgpy" and s.figure in ("tcp1-up.goodput", "tcp1-up.peak_rss")
+    ]
+    table = target_table([given])
+    assert table.header[3:] == ("measured", "verdict", "with --turbo", "verdict")
+    rows = {row[1]: row[3:] for row in table.rows}
+    assert rows["tcp1-up.goodput (free)"] == ("9 ×", "hit", "18.0 ×", "hit")
+    assert rows["tcp1-up.peak_rss (pinned)"] == ("85.0 MB", "hit", "170 MB", "missed")
+    assert rows["ping.mean (free)"][2:] == ("", "")
+
+
 def test_without_the_baseline_there_is_no_ratio_to_it() -> None:
     alone = recordings.system()
     alone.samples = [s for s in alone.samples if s.implementation != "wireguard-go"]
