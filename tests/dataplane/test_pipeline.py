@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +18,7 @@ from tests.dataplane.strategies import packets
 from tests.dataplane.toolbox import kit  # noqa: F401
 from tests.dataplane.twins import AWAY, Arrival, Twins, message, trains_of
 from wgpy.dataplane import pipeline_flows, pipeline_in, pipeline_out
+from wgpy.dataplane.pipeline import BatchPath
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import NS, Parameters
 from wgpy.protocol.datagram import Datagram
@@ -343,6 +345,26 @@ def test_a_turn_ends_however_much_waits() -> None:
     twins.udp.waiting = Endless(Arrival(b"".join(train), len(train[0]), AWAY))
     twins.into.turn(0, twins.now)
     assert twins.udp.waiting.taken <= pipeline_in.MAX_LONG
+
+
+def test_the_core_is_offered_to_the_receiver_when_its_packets_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a small socket overflows while its reader waits for us to sleep."""
+    twins = Twins()
+    twins.udp.overflowed = lambda: 0  # type: ignore[attr-defined]
+    interface = SimpleNamespace(engine=twins.fast, listeners=[], now=lambda: twins.now)
+    path = BatchPath(interface, twins.tun, twins.udp)  # type: ignore[arg-type]
+    written_before: list[int] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: written_before.append(len(twins.tun.written)))
+    for count in (1, 2):
+        (data,) = from_remote(twins, [WHOLE.segments(1000)[0].build()])
+        twins.udp.waiting = [Arrival(data, len(data), AWAY)]
+        path.udp_ready(0)
+        assert len(twins.tun.written) == count
+    twins.tun.waiting = [bytes(10) + replace(WHOLE, payload=b"x").build()]
+    path.tun_ready()
+    assert written_before == [1, 2]
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

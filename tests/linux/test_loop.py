@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from wgpy.dataplane.loop import WRITE, Loop
+from wgpy.dataplane.loop import LOOK_AGAIN, MAX_LOOKS, MEMORY, WRITE, Loop
 from wgpy.memory.ports import ManualClock
 
 
@@ -147,3 +147,113 @@ def test_stop_ends_the_round(loop):
         loop.watch(fd, lambda: (calls.append(1), loop.stop()))
     loop.run()
     assert len(calls) == 1
+
+
+class Script:
+    """In place of epoll: something is ready `wait` ns after the turn began.
+
+    A look costs `cost` ns of the clock, a sleep what is left of the wait.
+    """
+
+    SOMETHING = ((-1, 1),)
+
+    def __init__(self, loop: Loop, clock: ManualClock, cost: int = 1000) -> None:
+        self._clock, self._cost = clock, cost
+        self.wait = 0
+        self.looks = self.sleeps = 0
+        self._since = clock.monotonic()
+        loop._epoll.close()
+        loop._epoll = self
+
+    def poll(self, limit: float | None, _: int) -> list[tuple[int, int]]:
+        left = self._since + self.wait - self._clock.monotonic()
+        if limit == 0:
+            self.looks += 1
+            self._clock.advance(self._cost)
+            if left > 0:
+                return []
+        else:
+            self.sleeps += 1
+            self._clock.advance(max(left, 0))
+        return list(self.SOMETHING)
+
+    def turn(self, loop: Loop, wait: int, work: int = 0) -> tuple[int, int]:
+        """A turn in which the next event comes after `wait` ns; looks and sleeps."""
+        self._clock.advance(work)
+        self._since, self.wait = self._clock.monotonic(), wait
+        self.looks = self.sleeps = 0
+        loop.turn()
+        return self.looks, self.sleeps
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def script(loop, clock):
+    return Script(loop, clock)
+
+
+SHORT = LOOK_AGAIN // 2
+
+
+def converse(script, loop):
+    """Short waits until they are the usual ones; the last turn's looks and sleeps."""
+    for _ in range(5 * MEMORY):
+        last = script.turn(loop, SHORT)
+    return last
+
+
+def test_an_idle_loop_looks_once_and_sleeps(loop, script):
+    for _ in range(100):
+        assert script.turn(loop, 1_000_000_000) == (1, 1)
+
+
+def test_where_waits_are_short_the_loop_learns_not_to_sleep(loop, script):
+    assert script.turn(loop, SHORT) == (1, 1)
+    looks, sleeps = converse(script, loop)
+    assert looks > 1 and sleeps == 0
+
+
+def test_looking_again_ends_and_the_loop_sleeps(loop, clock, script):
+    converse(script, loop)
+    begin = clock.monotonic()
+    looks, sleeps = script.turn(loop, 1_000_000_000)
+    assert sleeps == 1 and 1 < looks <= LOOK_AGAIN // 1000 + 2
+    assert clock.monotonic() - begin == 1_000_000_000
+
+
+def test_looking_again_ends_though_the_clock_stands_still(loop, clock):
+    script = Script(loop, clock, cost=0)
+    for _ in range(5 * MEMORY):
+        script.turn(loop, 0)
+    assert script.turn(loop, 1) == (1 + MAX_LOOKS, 1)
+
+
+def test_one_pause_is_forgiven_and_several_end_the_looking(loop, script):
+    converse(script, loop)
+    script.turn(loop, 1_000_000_000)
+    assert script.turn(loop, SHORT)[1] == 0
+    for _ in range(MEMORY):
+        script.turn(loop, 1_000_000_000)
+    assert script.turn(loop, SHORT) == (1, 1)
+
+
+def test_after_long_work_the_loop_sleeps_at_once(loop, script):
+    converse(script, loop)
+    assert script.turn(loop, SHORT, work=LOOK_AGAIN) == (1, 1)
+    assert script.turn(loop, SHORT)[1] == 0
+
+
+def test_what_is_ready_at_once_counts_as_no_wait(loop, script):
+    for _ in range(5 * MEMORY):
+        assert script.turn(loop, 0) == (1, 0)
+    assert script.turn(loop, SHORT)[1] == 0
+
+
+def test_a_look_without_patience_never_waits(loop, script):
+    converse(script, loop)
+    script.wait = 1_000_000_000
+    script.looks = 0
+    loop.turn(0)
+    assert (script.looks, script.sleeps) == (1, 0)

@@ -25,7 +25,8 @@ Both paths share the engine's state and its bookkeeping; every decision that is 
 "as before, for a flow that is known" is made by the engine's readable code.
 
 Fair: one turn takes at most a few super-packets or `TURN` packets from one side, then
-the loop looks at everything else.  Bounded: all buffers are made once.  In overload the
+the loop looks at everything else; after a turn of the way in, the core is offered to the
+programs that were given something to read.  Bounded: all buffers are made once.  In overload the
 *newest* packets are lost, where they would have to wait: in the TUN device's queue
 (the interface's TX drops) and in the UDP socket's (`DropReason.UDP_OVERFLOW`); packets
 that wait for a handshake lose the *oldest* (`DropReason.QUEUE_FULL`).
@@ -33,6 +34,7 @@ that wait for a handshake lose the *oldest* (`DropReason.QUEUE_FULL`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
@@ -100,6 +102,8 @@ class BatchPath:
         now = self._interface.now()
         self._in.turn(fd, now)
         self._carry_out()
+        # Who reads what came may wait for this core, and its socket may be small.
+        os.sched_yield()
         if now - self._checked >= OVERFLOW_CHECK:
             self._checked = now
             self._count(self._udp.overflowed(), DropReason.UDP_OVERFLOW, Direction.INGRESS)
