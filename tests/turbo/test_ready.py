@@ -22,17 +22,17 @@ from wgpy.turbo.twins import TurboMerger, TurboRows, TurboSegmenter, TurboSlab
 PROGRAM = [sys.executable, "-m", "wgpy.cli.wireguard_py", "--turbo"]
 
 
-def test_right_code_passes_without_a_word() -> None:
-    ready.make_ready(lambda _: None)  # Now it is on disk.
+def test_right_code_passes_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
+    monkeypatch.setattr(ready, "IS_NEW", False)
     ready.make_ready(said.append)
     assert said == []
 
 
 def test_the_first_time_it_says_that_it_takes_a_while(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ready, "FOLDER", tmp_path / "none")
+    monkeypatch.setattr(ready, "IS_NEW", True)
     said: list[str] = []
     ready.make_ready(said.append)
     assert len(said) == 1 and "once" in said[0]
@@ -111,11 +111,43 @@ def test_what_is_kept_belongs_to_these_sources(
         (package / source.name).write_bytes(source.read_bytes())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(compiler, "__file__", str(package / "compiler.py"))
-    before = compiler._folder()
-    assert before.is_relative_to(tmp_path) and compiler._folder() == before
+    before = compiler.folder()
+    assert before.is_relative_to(tmp_path) and compiler.folder() == before
     with (package / "vectors.py").open("a") as vectors:
         vectors.write("\n")
-    assert compiler._folder() != before
+    assert compiler.folder() != before
+
+
+def test_nothing_is_kept_where_others_could_change_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What lies there is run, perhaps by root."""
+    tmp_path.chmod(0o700)
+    place = tmp_path / "cache" / "wgpy" / "turbo"
+    assert compiler.usable(place) and place.stat().st_mode & 0o777 == 0o700
+    for mode in (0o770, 0o707):
+        place.parent.chmod(mode)
+        assert not compiler.usable(place)
+    place.parent.chmod(0o700)
+    assert compiler.usable(place)
+    (tmp_path / "file").touch()
+    assert not compiler.usable(tmp_path / "file" / "turbo")
+    if os.geteuid() == 0:
+        os.chown(place, 4321, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    assert not compiler.usable(place)
+
+
+def test_without_a_place_it_compiles_at_each_start_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ready, "IS_KEPT", False)
+    said: list[str] = []
+    ready.make_ready(said.append)
+    assert len(said) == 1 and "at each start" in said[0]
+    monkeypatch.setattr(compiler, "IS_KEPT", False)
+    assert compiler.compiled(lambda n: n + 1)(41) == 42
 
 
 @pytest.mark.parametrize(

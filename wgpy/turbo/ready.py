@@ -25,7 +25,7 @@ from wgpy.dataplane.offload import (
 from wgpy.dataplane.offload_segment import cuts
 from wgpy.dataplane.tools import INTERPRETED, Tools
 from wgpy.protocol.crypto.openssl import OpenSslAead
-from wgpy.turbo.compiler import FOLDER
+from wgpy.turbo.compiler import FOLDER, IS_KEPT, IS_NEW
 from wgpy.turbo.twins import TURBO, TurboCrypto
 
 _COUNTER = (1 << 40) - 3
@@ -45,7 +45,9 @@ def make_ready(say: Callable[[str], None]) -> None:
     """
     if sys.byteorder != "little":
         raise TurboError("--turbo knows only little-endian machines: start without it")
-    if not FOLDER.exists():
+    if not IS_KEPT:
+        say(f"compiling the packet path, at each start, because {FOLDER} is not ours alone")
+    elif IS_NEW:
         say("compiling the packet path for this processor, once: about half a minute")
     key = os.urandom(32)
     for packet in _super_packets():
