@@ -2,8 +2,9 @@
 
 ``<!-- figures: NAME -->`` and ``<!-- end of figures -->`` enclose what this module
 writes, so that every number of the page comes from a recording and none from a hand.
-Names: ``targets``, ``environment``, a recording's kind for all of its tables, and
-``system-free``, ``system-pinned``, ``system-plain`` (what no setting applies to) for one.
+Names: ``targets``, ``headline`` (those in a few lines), ``environment``, a recording's
+kind for all of its tables, and ``system-free``, ``system-pinned``, ``system-plain`` (what
+no setting applies to) for one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 
 from benchmarks.model import Recording
 from benchmarks.report import flat
-from benchmarks.tables import Table, result_tables, target_table
+from benchmarks.tables import Table, headline_table, result_tables, target_table
 
 _BLOCK = re.compile(
     r"<!-- figures: (?P<name>[a-z0-9-]+) -->\n(?P<old>.*?)<!-- end of figures -->", re.DOTALL
@@ -45,7 +46,10 @@ def fill(page: str, recordings: Sequence[Recording]) -> tuple[str, list[str]]:
 
 
 def _blocks(recordings: Sequence[Recording]) -> dict[str, str]:
-    texts = {"targets": target_table(recordings).markdown()}
+    texts = {
+        "targets": target_table(recordings).markdown(),
+        "headline": headline_table(recordings).markdown(),
+    }
     machines = []
     for recording in recordings:
         tables = result_tables(recording)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from benchmarks import train_cases
 from wgpy.protocol import messages, noise
 from wgpy.protocol.allowedips import PrefixTable
 from wgpy.protocol.constants import DEFAULT_PARAMETERS
@@ -46,6 +47,8 @@ def cases() -> Iterator[Case]:
     yield from _macs()
     yield from _tables()
     yield from _windows()
+    for case in train_cases.statements():
+        yield Case(*case)
 
 
 def _primitives(name: str) -> Iterator[Case]:

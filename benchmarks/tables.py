@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from benchmarks.implementations import BASELINE
 from benchmarks.model import Recording, Series
 from benchmarks.stats import ratio, summary
-from benchmarks.targets import TURBO, Finding, Target, Verdict, findings
+from benchmarks.targets import (
+    SUBJECT,
+    TARGETS,
+    TURBO,
+    Against,
+    Finding,
+    Target,
+    Verdict,
+    findings,
+)
 from benchmarks.units import show, three
 
 DETAIL = ("_left_user", "_left_system", "_right_user", "_right_system", "_left", "_right")
@@ -63,6 +72,40 @@ def target_table(recordings: Sequence[Recording]) -> Table:
         "the same without it, and for growth the last point of the curve over the first: the "
         "median of the repetitions' own ratios, in brackets its 95 % interval.",
     )  # fmt: skip
+
+
+HEADLINES = ("TCP throughput", "CPU per GB, both ends", "UDP received", "flood ping, mean",
+             "peak memory")  # fmt: skip
+
+
+def headline_table(recordings: Sequence[Recording]) -> Table:
+    """The targets in a few lines for the front page: from the least to the greatest figure.
+
+    Whole tunnels without pinning; ``--turbo`` in a column of its own.
+    """
+    measured = [
+        [f for f in findings(recordings, name) if f.value is not None and f.setting == "free"]
+        for name in (SUBJECT, TURBO)
+    ]
+    rows = []
+    for title in HEADLINES:
+        target = next(t for t in TARGETS if t.title == title)
+        against = f", ÷ {BASELINE}" if target.against is Against.BASELINE else ""
+        cells = [_range([f for f in found if f.target is target]) for found in measured]
+        rows.append((title + against, *cells, wanted(target)))
+    return Table("Figures", ("", SUBJECT, TURBO, "goal"), tuple(rows))
+
+
+def _range(found: Sequence[Finding]) -> str:
+    """Least and greatest of the measured values, and how they stand to the goal."""
+    if not found:
+        return ""
+    target = found[0].target
+    values = sorted(f.value for f in found if f.value is not None)
+    ends = list(dict.fromkeys(_limit(target, value) for value in (values[0], values[-1])))
+    hit = sum(f.verdict is Verdict.HIT for f in found)
+    reached = {0: "not reached", len(found): "reached"}.get(hit, f"{hit} of {len(found)} reached")
+    return f"{' – '.join(ends)} ({reached})"
 
 
 def wanted(target: Target) -> str:

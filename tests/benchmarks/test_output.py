@@ -271,6 +271,32 @@ def test_what_no_setting_applies_to_has_a_name_too() -> None:
     assert left == [] and "| handshakes.answered | 5 k/s |" in text
 
 
+def test_the_front_page_has_the_targets_in_a_few_lines() -> None:
+    given = recordings.system()
+    given.samples += [
+        replace(s, implementation=name, figure=figure, value=s.value * factor)
+        for s in given.samples
+        if s.figure == "tcp1-up.goodput" and s.implementation in ("wgpy", "wireguard-go")
+        for name, figure, factor in (
+            (s.implementation, "tcp4-up.goodput", 0.5 if s.implementation == "wgpy" else 1),
+            ("wgpy --turbo", "tcp1-up.goodput", 2),
+        )
+        if s.implementation == "wgpy" or name != "wgpy --turbo"
+    ]
+    page = "<!-- figures: headline -->\n<!-- end of figures -->"
+    rows = fill(page, [given])[0].splitlines()
+    assert rows[1].split(" | ")[1:] == ["wgpy", "wgpy --turbo", "goal |"]
+    cells = ["TCP throughput, ÷ wireguard-go", "4.5 × – 9 × (1 of 2 reached)", "18.0 × (reached)"]
+    assert f"| {' | '.join(cells)} | ≥ 8 × |" in rows
+    assert "| flood ping, mean, ÷ wireguard-go | 0.8 × (not reached) |  | ≤ 0.6 × |" in rows
+
+
+@pytest.mark.parametrize("page", ["docs/performance.md", "README.md"])
+def test_the_projects_own_pages_can_be_filled(page: str) -> None:
+    text, _ = fill(Path(page).read_text(), [recordings.system(), recordings.scale()])
+    assert "9 ×" in text
+
+
 def test_the_projects_own_page_can_be_filled() -> None:
     page = Path(__file__).parents[2] / "docs" / "performance.md"
     text, left = fill(page.read_text(), [recordings.system(), recordings.scale()])
