@@ -51,7 +51,7 @@ def target_table(recordings: Sequence[Recording]) -> Table:
     compiled = {
         (found.target.title, found.figure, found.setting): found
         for found in findings(recordings, TURBO)
-        if found.value is not None
+        if found.value is not None and found.target.kind != "strict"
     }
     if compiled:
         heads += ("with --turbo", "verdict")
@@ -85,27 +85,31 @@ def headline_table(recordings: Sequence[Recording]) -> Table:
     """
     measured = [
         [f for f in findings(recordings, name) if f.value is not None and f.setting == "free"]
-        for name in (SUBJECT, TURBO)
+        for name in (SUBJECT, TURBO, BASELINE)
     ]
     rows = []
     for title in HEADLINES:
         target = next(t for t in TARGETS if t.title == title)
         against = f", ÷ {BASELINE}" if target.against is Against.BASELINE else ""
-        cells = [_range([f for f in found if f.target is target]) for found in measured]
-        rows.append((title + against, *cells, wanted(target)))
-    return Table("Figures", ("", SUBJECT, TURBO, "goal"), tuple(rows))
+        *ours, base = ([f for f in found if f.target is target] for found in measured)
+        cells = [f"{_range(found)}{_reached(found)}" for found in ours]
+        rows.append((title + against, *cells, _range(base), wanted(target)))
+    return Table("Figures", ("", SUBJECT, TURBO, BASELINE, "goal"), tuple(rows))
 
 
 def _range(found: Sequence[Finding]) -> str:
-    """Least and greatest of the measured values, and how they stand to the goal."""
+    """Least and greatest of the measured values; nothing where there is none."""
+    values = sorted((f.value, _limit(f.target, f.value)) for f in found if f.value is not None)
+    return " – ".join(dict.fromkeys(text for _, text in (values[:1] + values[-1:])))
+
+
+def _reached(found: Sequence[Finding]) -> str:
+    """How many of them meet the goal."""
+    hit = sum(f.verdict is Verdict.HIT for f in found)
     if not found:
         return ""
-    target = found[0].target
-    values = sorted(f.value for f in found if f.value is not None)
-    ends = list(dict.fromkeys(_limit(target, value) for value in (values[0], values[-1])))
-    hit = sum(f.verdict is Verdict.HIT for f in found)
-    reached = {0: "not reached", len(found): "reached"}.get(hit, f"{hit} of {len(found)} reached")
-    return f"{' – '.join(ends)} ({reached})"
+    words = {0: "not reached", len(found): "reached"}
+    return f" ({words.get(hit, f'{hit} of {len(found)} reached')})"
 
 
 def wanted(target: Target) -> str:

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.tunnel import End, connect, make_ends
+from tests.interop.tunnel import PROGRAMS, End, connect, make_ends
 from tests.support.netns import Lab, wait_until
 
 PYTHON = sys.executable
@@ -78,8 +78,8 @@ def _retransmissions(end: End) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description="gigabytes through a tunnel, checksummed")
     parser.add_argument("--gigabytes", type=float, default=10)
-    parser.add_argument("--left", choices=("py", "go"), default="py")
-    parser.add_argument("--right", choices=("py", "go"), default="go")
+    parser.add_argument("--left", choices=tuple(PROGRAMS), default="py")
+    parser.add_argument("--right", choices=tuple(PROGRAMS), default="go")
     given = parser.parse_args()
     total = int(given.gigabytes * 1e9)
     intact = True
