@@ -53,7 +53,9 @@ def _blocks(recordings: Sequence[Recording]) -> dict[str, str]:
     machines = []
     for recording in recordings:
         tables = result_tables(recording)
-        texts[recording.kind] = "\n".join(_titled(table) for table in tables)
+        # A second recording of a kind looks closer at a part of it, and stands below.
+        before = [texts[recording.kind]] if recording.kind in texts else []
+        texts[recording.kind] = "\n".join((*before, *(_titled(table) for table in tables)))
         for setting in recording.settings():
             title = f"{recording.kind}, {setting}" if setting else recording.kind
             mine = [table for table in tables if table.title == title]

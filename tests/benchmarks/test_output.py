@@ -293,6 +293,13 @@ def test_the_front_page_has_the_targets_in_a_few_lines() -> None:
     assert "| flood ping, mean, ÷ wireguard-go | 0.8 × (not reached) |  | 1 × | ≤ 0.6 × |" in rows
 
 
+def test_a_second_recording_of_a_kind_stands_below_the_first() -> None:
+    page = "<!-- figures: scale -->\n<!-- end of figures -->"
+    once = fill(page, [recordings.scale()])[0]
+    twice = fill(page, [recordings.scale(), recordings.scale()])[0]
+    assert twice.count("**scale**") == 2 * once.count("**scale**") == 2
+
+
 @pytest.mark.parametrize("page", ["docs/performance.md", "README.md"])
 def test_the_projects_own_pages_can_be_filled(page: str) -> None:
     text, _ = fill(Path(page).read_text(), [recordings.system(), recordings.scale()])
