@@ -50,7 +50,6 @@ Longs = npt.NDArray[np.uint64]
 _U = np.uint64
 _LIMB: Final = _U((1 << 26) - 1)
 _FIVE: Final = _U(5)
-_ABOVE: Final = _U(1 << 26)
 _HALF: Final = _U((1 << 32) - 1)
 # RFC 8439 §2.5: some bits of r are clear.
 _CLAMP_LOW: Final = _U(0x0FFFFFFC0FFFFFFF)

@@ -16,7 +16,6 @@ from wgpy.dataplane.offload_coalesce import Merger
 from wgpy.dataplane.offload_headers import Cut
 from wgpy.dataplane.offload_segment import Segmenter
 from wgpy.dataplane.tools import Tools
-from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE
 from wgpy.protocol.crypto.openssl import OpenSslAead, OpenSslCrypto
 from wgpy.turbo import aead, frames
 
@@ -99,12 +98,11 @@ class TurboSegmenter(Segmenter):
         """As `Segmenter.segment`, without writing to `buffer`."""
         shape = super_packet.shape
         size = shape.length + (cut.first + cut.segments - 1) * cut.width + cut.last
-        row = TRANSPORT_HEADER_SIZE + shape.length + cut.width
         if not (
             0 <= start <= len(buffer) - size
             and 0 < cut.last <= cut.width
             and 0 < cut.segments <= rows.room
-            and row <= rows.stride
+            and shape.length + cut.width <= rows.plain
         ):
             raise ValueError(f"{cut} of {super_packet} at {start}")
         frames.cut(
@@ -113,7 +111,6 @@ class TurboSegmenter(Segmenter):
             cut.first, cut.segments, cut.width, cut.last, cut.final,
             rows.flat, rows.stride,
         )  # fmt: skip
-
 
     def gather(
         self, rows: Rows, buffer: bytearray, start: int, stride: int, count: int, size: int,
