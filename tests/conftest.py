@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from tests.support.netns import NO_TUN, Lab, why_impossible
 # A test judges what happened, never how long it took on a busy machine.
 settings.register_profile("wgpy", deadline=None)
 settings.load_profile("wgpy")
+
+# Started in the background by a shell, we would ignore it, and every program started here too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INSIDE = "WGPY_IN_USER_NAMESPACE"
 UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--"]

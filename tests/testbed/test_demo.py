@@ -16,6 +16,14 @@ from testbed.demo import demo
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
+TUN_FOR_ALL = """
+if [ "$(stat -c %a /dev/net/tun)" != 666 ]; then  # As udev makes it, where there is udev.
+    mount -t tmpfs tmpfs /mnt
+    mknod -m 666 /mnt/tun c 10 200
+    mount --bind /mnt/tun /dev/net/tun
+fi
+exec "$@"
+"""
 AS_NOBODY = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
 
 

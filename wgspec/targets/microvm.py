@@ -44,6 +44,9 @@ from wgspec.targets import guest, vm_image
 from wgspec.targets.program import UdpPort
 
 BOOT_TIMEOUT = 120.0
+"""Seconds for a guest to come up, emulated and on a busy machine."""
+KVM_TIMEOUT = 10.0
+"""With KVM it takes two; where KVM is offered and does not work, the guest just hangs."""
 _TAP = "tap0"
 _NO_KEY = "(none)"
 
@@ -78,10 +81,12 @@ class Vm:
 
     async def boot(self) -> None:
         """With KVM where it works, else emulated; raises `Unavailable`."""
-        accelerators = ["kvm", "tcg"] if os.access("/dev/kvm", os.R_OK | os.W_OK) else ["tcg"]
-        for accelerator in accelerators:
+        attempts = [("tcg", BOOT_TIMEOUT)]
+        if os.access("/dev/kvm", os.R_OK | os.W_OK):
+            attempts.insert(0, ("kvm", KVM_TIMEOUT))
+        for accelerator, patience in attempts:
             self._start(accelerator)
-            if await self._connect():
+            if await self._connect(patience):
                 return
             self._kill()
         raise Unavailable(f"the micro-VM did not boot:\n{self.console()}")
@@ -106,8 +111,8 @@ class Vm:
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
         )  # fmt: skip
 
-    async def _connect(self, *, set_clock: bool = True) -> bool:
-        deadline = time.monotonic() + BOOT_TIMEOUT
+    async def _connect(self, patience: float = BOOT_TIMEOUT, *, set_clock: bool = True) -> bool:
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             assert self._process is not None
             if self._process.poll() is not None:

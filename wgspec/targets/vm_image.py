@@ -7,6 +7,7 @@ this machine's Python with the few modules the agent imports, and the agent.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import lzma
@@ -88,6 +89,13 @@ def prepare(series: str) -> Image:
             )
     package = _package(series)
     folder = cache_folder() / package
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Another run may be preparing the same one.
+        return _prepared(package, folder)
+
+
+def _prepared(package: str, folder: Path) -> Image:
     if not (folder / "root").is_dir():
         _download(package, folder)
     kernel = next((folder / "root" / "boot").glob("vmlinuz-*"))
@@ -112,7 +120,6 @@ def _package(series: str) -> str:
 
 
 def _download(package: str, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         place = Path(temporary)
         # As root apt would drop to a user that may not write here.
@@ -122,8 +129,6 @@ def _download(package: str, folder: Path) -> None:
         modules = place / "root" / "lib" / "modules"
         _run("depmod", "-b", str(place / "root"), next(modules.iterdir()).name)
         archive.unlink()
-        folder.mkdir(exist_ok=True)
-        shutil.rmtree(folder / "root", ignore_errors=True)
         (place / "root").rename(folder / "root")
 
 
