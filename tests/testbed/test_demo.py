@@ -120,7 +120,7 @@ def test_without_root_in_a_user_namespace(tmp_path):
         folder.chmod(0o755)
     os.chown(tmp_path, NOBODY, NOBODY)
     done = subprocess.run(
-        [*AS_NOBODY, "bash", "-c", commands],
+        ["unshare", "--mount", "sh", "-ec", TUN_FOR_ALL, "sh", *AS_NOBODY, "bash", "-c", commands],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(packages),
              "PYTHONDONTWRITEBYTECODE": "1", "WGPY_TESTBED_STATE": str(state),
              "HOME": str(tmp_path)},
