@@ -22,6 +22,10 @@ BASELINE = "wireguard-go"
 """The implementation that ratios and targets refer to."""
 
 
+TURBO = "wgpy --turbo"
+"""The compiled path, measured beside the interpreted one."""
+
+
 class ImplementationError(ValueError):
     """The name or path gives nothing that can be started."""
 
@@ -125,10 +129,10 @@ def turbo_installed() -> bool:
 def defaults() -> list[Implementation]:
     """All that this host offers, the bare link first."""
     found = []
-    for text in ("none", "kernel", BASELINE, "wgpy", "wgpy --turbo", "wgpy --no-offload"):
+    for text in ("none", "kernel", BASELINE, "wgpy", TURBO, "wgpy --no-offload"):
         if text == "kernel" and not kernel_available():
             continue
-        if text == "wgpy --turbo" and not turbo_installed():
+        if text == TURBO and not turbo_installed():
             continue
         try:
             found.append(parse(text))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from benchmarks.harness import Hub
-from benchmarks.implementations import turbo_installed
+from benchmarks.implementations import TURBO, turbo_installed
 from benchmarks.memory_ports import Tun, Udp
 from benchmarks.packets import SuperPacket
 from wgpy.dataplane.pipeline_in import Ingress
@@ -22,7 +22,6 @@ from wgpy.protocol.crypto import Crypto
 from wgpy.protocol.datagram import Datagram
 
 BATCH = "wgpy"
-TURBO = "wgpy --turbo"
 READABLE = "readable"
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.implementations import BASELINE
+from benchmarks.implementations import BASELINE, TURBO
 from benchmarks.model import Recording, Series
 from benchmarks.stats import ratio, summary
 from benchmarks.targets import (
     SUBJECT,
     TARGETS,
-    TURBO,
     Against,
     Finding,
     Target,

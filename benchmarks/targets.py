@@ -15,7 +15,6 @@ from benchmarks.model import Recording, Series
 from benchmarks.stats import ratio, summary
 
 SUBJECT = "wgpy"
-TURBO = "wgpy --turbo"
 TABLED = "wgpy --policy strict"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.implementations import turbo_installed
 from benchmarks.packets import super_packet
+from benchmarks.pipeline import MTU, SEGMENTS
 from wgpy.dataplane.batch import Rows
 from wgpy.dataplane.offload import VNET, VNET_SIZE, describe
 from wgpy.dataplane.offload_segment import cuts
@@ -21,8 +22,6 @@ from wgpy.dataplane.tools import INTERPRETED, Tools
 from wgpy.protocol.crypto.openssl import OpenSslAead
 from wgpy.protocol.packet import padded_size
 
-SEGMENTS = 44
-MTU = 1420
 NAMES = ("interpreted", "compiled")
 
 Globals = dict[str, Any]

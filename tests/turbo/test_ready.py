@@ -46,6 +46,14 @@ class BadSegmenter(TurboSegmenter):
         rows.plaintexts[3][70] ^= 1
 
 
+class BadGathering(TurboSegmenter):
+    def gather(
+        self, rows: Rows, buffer: bytearray, start: int, stride: int, count: int, size: int,
+        checksum: tuple[int, int] | None,  # noqa: ARG002 (the fault)
+    ) -> None:  # fmt: skip
+        super().gather(rows, buffer, start, stride, count, size, None)
+
+
 class BadSealing(TurboRows):
     def seal(
         self, aead_: OpenSslAead, count: int, last: int, index: int, counter: int
@@ -83,11 +91,12 @@ def slab_of(kind: type[TurboRows]) -> Callable[[], TurboSlab]:
     "bad",
     [
         TURBO._replace(segmenter=BadSegmenter),
+        TURBO._replace(segmenter=BadGathering),
         TURBO._replace(slab=slab_of(BadSealing)),
         TURBO._replace(slab=slab_of(CarelessOpening)),
         TURBO._replace(merger=BadMerger),
     ],
-    ids=["cutting", "sealing", "opening", "merging"],
+    ids=["cutting", "gathering", "sealing", "opening", "merging"],
 )
 def test_wrong_code_is_refused(bad: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready, "TURBO", bad)

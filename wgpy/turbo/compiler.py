@@ -53,7 +53,8 @@ def _ours(place: Path) -> bool:
 
 
 FOLDER = folder()
-IS_NEW = not FOLDER.exists()
+IS_NEW = not any(FOLDER.rglob("*.nbi"))
+"""Nothing was compiled from these sources yet."""
 IS_KEPT = usable(FOLDER)
 
 

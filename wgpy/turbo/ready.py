@@ -1,7 +1,8 @@
 """Before packets come: everything compiled, and found to be right.
 
 Compiled code is trusted with live traffic only after it has done the same as the
-interpreted one on this machine: trains sealed and opened, super-packets cut and merged.
+interpreted one on this machine: packets gathered, super-packets cut and merged, trains
+sealed and opened.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from wgpy.dataplane.offload import (
 )
 from wgpy.dataplane.offload_segment import cuts
 from wgpy.dataplane.tools import INTERPRETED, Tools
+from wgpy.protocol.constants import TRANSPORT_OVERHEAD
 from wgpy.protocol.crypto.openssl import OpenSslAead
+from wgpy.protocol.packet import padded_size
 from wgpy.turbo.compiler import FOLDER, IS_KEPT, IS_NEW
 from wgpy.turbo.twins import TURBO, TurboCrypto
 
@@ -90,7 +93,7 @@ def _pass(tools: Tools, aead: OpenSslAead, packet: tuple[tuple[int, ...], bytes]
     if whole is None:
         raise TurboError("a packet of our own is not understood")
     buffer = bytearray(_START) + data + bytes(2 * _WIDTH)
-    rows = slab.rows(whole.shape.length + whole.width + 32 + 15 & ~15)
+    rows = slab.rows(padded_size(whole.shape.length + whole.width, 1420) + TRANSPORT_OVERHEAD)
     seen = []
     for cut in cuts(whole, 16):
         segmenter.segment(rows, buffer, _START, whole, cut)
@@ -103,7 +106,10 @@ def _pass(tools: Tools, aead: OpenSslAead, packet: tuple[tuple[int, ...], bytes]
         seen.append(bytes(wrong))
         merged = merger.merge(rows, 2, cut.segments - 2, size)[1]
         seen += [bytes(merged or b""), *_plaintexts(rows, cut.segments, wrong, size)]
-    return seen
+    rows = slab.rows(padded_size(_WIDTH - 1, _WIDTH) + TRANSPORT_OVERHEAD)
+    checksum = whole.shape.l4, vnet[5]
+    segmenter.gather(rows, buffer, _START, _WIDTH, 9, _WIDTH - 1, checksum)
+    return [*seen, *map(bytes, rows.plaintexts[:9])]
 
 
 def _plaintexts(rows: Rows, count: int, wrong: list[int], last: int) -> Iterator[bytes]:
