@@ -90,7 +90,7 @@ def _merged(items: list[tuple[str, float]]) -> list[tuple[str, float]]:
 
 
 def label(key: tuple[str, int, str]) -> str:
-    """``pipeline_out.turn`` for Python, the bare name for C."""
+    """``egress.turn`` for Python, the bare name for C."""
     file, _, function = key
     if file == "~":
         words = function.strip("<>").split("'")

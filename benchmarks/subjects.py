@@ -15,9 +15,9 @@ from benchmarks.harness import Hub
 from benchmarks.implementations import TURBO, turbo_installed
 from benchmarks.memory_ports import Tun, Udp
 from benchmarks.packets import SuperPacket
-from wgpy.dataplane.pipeline_in import Ingress
-from wgpy.dataplane.pipeline_out import Egress
-from wgpy.dataplane.tools import INTERPRETED
+from wgpy.dataplane.egress import Egress
+from wgpy.dataplane.ingress import Ingress
+from wgpy.dataplane.train_tools import INTERPRETED
 from wgpy.protocol.crypto import Crypto
 from wgpy.protocol.datagram import Datagram
 

@@ -15,10 +15,10 @@ from typing import Any
 from benchmarks.implementations import turbo_installed
 from benchmarks.packets import super_packet
 from benchmarks.pipeline import MTU, SEGMENTS
-from wgpy.dataplane.batch import Rows
 from wgpy.dataplane.offload import VNET, VNET_SIZE, describe
 from wgpy.dataplane.offload_segment import cuts
-from wgpy.dataplane.tools import INTERPRETED, Tools
+from wgpy.dataplane.train import Rows
+from wgpy.dataplane.train_tools import INTERPRETED, Tools
 from wgpy.protocol.crypto.openssl import OpenSslAead
 from wgpy.protocol.packet import padded_size
 

@@ -203,7 +203,7 @@ def test_a_profile_adds_up_to_the_cost() -> None:
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        (("/a/pipeline_out.py", 9, "turn"), "pipeline_out.turn"),
+        (("/a/egress.py", 9, "turn"), "egress.turn"),
         (("~", 0, "<method 'encrypt_into' of 'X' objects>"), "encrypt_into"),
         (("~", 0, "<built-in method builtins.len>"), "builtins.len"),
     ],

@@ -17,7 +17,7 @@ from tests.dataplane.oracle import ACK, PSH, Packet
 from tests.dataplane.strategies import packets
 from tests.dataplane.toolbox import kit  # noqa: F401
 from tests.dataplane.twins import AWAY, Arrival, Twins, message, trains_of
-from wgpy.dataplane import pipeline_flows, pipeline_in, pipeline_out
+from wgpy.dataplane import egress, flows, ingress
 from wgpy.dataplane.pipeline import BatchPath
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import NS, Parameters
@@ -336,15 +336,15 @@ def test_a_turn_ends_however_much_waits() -> None:
     vnet, data = WHOLE.offloaded(1, 1368)
     twins.tun.waiting = Endless(struct.pack("=BBHHHH", *vnet) + data)
     twins.out.turn(twins.now)
-    assert twins.tun.waiting.taken <= pipeline_out.MAX_SUPERS
+    assert twins.tun.waiting.taken <= egress.MAX_SUPERS
     twins.tun.waiting = Endless(bytes(10) + replace(WHOLE, payload=b"x").build())
     twins.out.turn(twins.now)
-    assert twins.tun.waiting.taken <= pipeline_out.TURN + 1
+    assert twins.tun.waiting.taken <= egress.TURN + 1
     large = [p.build() for p in replace(WHOLE, payload=bytes(44_000)).segments(1000)]
     train = from_remote(twins, large)
     twins.udp.waiting = Endless(Arrival(b"".join(train), len(train[0]), AWAY))
     twins.into.turn(0, twins.now)
-    assert twins.udp.waiting.taken <= pipeline_in.MAX_LONG
+    assert twins.udp.waiting.taken <= ingress.MAX_LONG
 
 
 def test_the_core_is_offered_to_the_receiver_when_its_packets_are_there(
@@ -368,7 +368,7 @@ def test_the_core_is_offered_to_the_receiver_when_its_packets_are_there(
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_flows, "MAX_FLOWS", 8)
+    monkeypatch.setattr(flows, "MAX_FLOWS", 8)
     twins = Twins()
     for number in range(1, 200):
         source = bytes([10, 0, 0, number])

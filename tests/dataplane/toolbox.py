@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from wgpy.dataplane.batch import Slab
 from wgpy.dataplane.offload_coalesce import Merger
 from wgpy.dataplane.offload_segment import Segmenter
-from wgpy.dataplane.tools import INTERPRETED, Tools
+from wgpy.dataplane.train import Slab
+from wgpy.dataplane.train_tools import INTERPRETED, Tools
 from wgpy.protocol.crypto import Crypto, backend
 from wgpy.turbo import TURBO, TurboCrypto
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from tests.dataplane import oracle
 from tests.dataplane.toolbox import current
+from wgpy.dataplane.egress import Egress
+from wgpy.dataplane.ingress import Ingress
 from wgpy.dataplane.offload import VNET, VNET_SIZE
-from wgpy.dataplane.pipeline_in import Ingress
-from wgpy.dataplane.pipeline_out import Egress
 from wgpy.protocol.constants import DEFAULT_PARAMETERS, NS, Parameters
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.endpoint import Endpoint, Prefix

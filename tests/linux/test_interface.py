@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from wgpy.dataplane.device import BATCH, Interface
+from wgpy.dataplane.interface import BATCH, Interface
 from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import DeviceGone
 from wgpy.memory.ports import ManualClock, MemoryTun, Network

@@ -25,7 +25,7 @@ from strict.settings import Mode
 from tests.strict.helpers import a, config, entry, key, node, p, table, tcp
 from wgpy.dataplane.control import MAX_LINE, ControlServer
 from wgpy.dataplane.control_events import describe_drop
-from wgpy.dataplane.device import Interface
+from wgpy.dataplane.interface import Interface
 from wgpy.dataplane.loop import Loop
 from wgpy.linux.clock import LinuxClock, entropy
 from wgpy.linux.uapi_socket import UnixListener

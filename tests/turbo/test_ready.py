@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from wgpy.dataplane.batch import Rows
 from wgpy.dataplane.offload import SuperPacket
 from wgpy.dataplane.offload_headers import Cut
-from wgpy.dataplane.tools import Tools
+from wgpy.dataplane.train import Rows
+from wgpy.dataplane.train_tools import Tools
 from wgpy.protocol.crypto.openssl import OpenSslAead
 from wgpy.turbo import TURBO, compiler, ready
-from wgpy.turbo.twins import TurboMerger, TurboRows, TurboSegmenter, TurboSlab
+from wgpy.turbo.train_tools import TurboMerger, TurboRows, TurboSegmenter, TurboSlab
 
 PROGRAM = [sys.executable, "-m", "wgpy.cli.wireguard_py", "--turbo"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wgpy.capture.keylog import KeyLogFile
 from wgpy.capture.record import Recording
-from wgpy.dataplane.device import Interface
+from wgpy.dataplane.interface import Interface
 
 Attachment = Callable[[Interface], Callable[[], None]]
 

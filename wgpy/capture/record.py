@@ -25,8 +25,8 @@ from typing import IO, Any, Final
 from wgpy import __version__
 from wgpy.capture import keylog, pcapng
 from wgpy.capture.link import RAW, Udp, udp_packet
-from wgpy.dataplane.device import Interface
-from wgpy.dataplane.device import Path as DataPath
+from wgpy.dataplane.interface import Interface
+from wgpy.dataplane.interface import Path as DataPath
 from wgpy.dataplane.offload import VNET_SIZE
 from wgpy.protocol.constants import NS, TYPE_INITIATION, TYPE_RESPONSE
 from wgpy.protocol.datagram import Datagram

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from wgpy.dataplane.control import ControlledPolicy, Recording
-    from wgpy.dataplane.device import Interface
+    from wgpy.dataplane.interface import Interface
     from wgpy.linux.service import Service
 
     Attachment = Callable[[Interface], Callable[[], None]]

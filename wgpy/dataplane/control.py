@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from wgpy.dataplane.control_events import describe_drop
-from wgpy.dataplane.device import Interface
+from wgpy.dataplane.interface import Interface
 from wgpy.dataplane.loop import READ, WRITE
 from wgpy.protocol.events import Event, PacketDropped
 from wgpy.protocol.policy import EncryptAll, PacketPolicy

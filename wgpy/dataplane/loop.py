@@ -13,7 +13,7 @@ sleeps, and so does one with much to do: there a nap makes larger batches.
 Not asyncio: one turn of this loop costs less than a tenth of one of asyncio's datagram
 callbacks, and per-packet cost is what the data plane is about.
 
-The loop knows nothing of WireGuard; `wgpy.dataplane.device` does the work.
+The loop knows nothing of WireGuard; `wgpy.dataplane.interface` does the work.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from wgpy.dataplane.batch import Bytes, Rows
 from wgpy.dataplane.offload import (
     GSO_TCPV4,
     GSO_TCPV6,
@@ -38,6 +37,7 @@ from wgpy.dataplane.offload import (
     pseudo_sum,
 )
 from wgpy.dataplane.offload_headers import Cut, HeaderBlock, Payloads, merged_headers
+from wgpy.dataplane.train import Bytes, Rows
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE as BODY
 
 ODD_FLAGS: Final = TCP_SYN | TCP_RST | TCP_URG | TCP_CWR

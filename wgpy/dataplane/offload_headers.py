@@ -26,7 +26,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wgpy.dataplane.batch import Bytes, Column
 from wgpy.dataplane.offload import (
     MAX_MESSAGES,
     TCP,
@@ -37,6 +36,7 @@ from wgpy.dataplane.offload import (
     checksum,
     pseudo_sum,
 )
+from wgpy.dataplane.train import Bytes, Column
 
 Sums = npt.NDArray[np.uint32]
 

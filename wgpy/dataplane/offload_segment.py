@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 
-from wgpy.dataplane.batch import Bytes, Column, Rows, Slab
 from wgpy.dataplane.offload import (
     GSO_NONE,
     NEEDS_CSUM,
@@ -26,6 +25,7 @@ from wgpy.dataplane.offload import (
     stated_pseudo_sum,
 )
 from wgpy.dataplane.offload_headers import Cut, HeaderBlock, Payloads
+from wgpy.dataplane.train import Bytes, Column, Rows, Slab
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE as BODY
 from wgpy.protocol.constants import TRANSPORT_OVERHEAD
 

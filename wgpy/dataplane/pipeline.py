@@ -1,6 +1,6 @@
 """The batch path: how packets pass at speed.  `BatchPath` takes the place of `PlainPath`.
 
-out, `Egress` (`pipeline_out`)
+out, `Egress` (`egress`)
   1. Read from the TUN device what is ready: single packets, until there is none or one
      turn's worth is there, or one super-packet of up to 64 KiB.
   2. Policy and allowed IPs, remembered per flow (source, destination) until either changes.
@@ -12,7 +12,7 @@ out, `Egress` (`pipeline_out`)
   6. One UDP GSO send.  A packet that is alone is sealed where it was read and sent.
   7. Timers and byte counts, once per peer and turn.
 
-in, `Ingress` (`pipeline_in`)
+in, `Ingress` (`ingress`)
   1. Receive one UDP GRO train: datagrams of one source, equal sizes.
   2. Type and index of all; what is not transport data takes the readable path from here.
   3. The session of the index, its age, the counters.
@@ -38,11 +38,11 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from wgpy.dataplane.device import Interface
-from wgpy.dataplane.pipeline_in import Ingress, TrainSource
-from wgpy.dataplane.pipeline_out import Egress, TrainSink
+from wgpy.dataplane.egress import Egress, TrainSink
+from wgpy.dataplane.ingress import Ingress, TrainSource
+from wgpy.dataplane.interface import Interface
 from wgpy.dataplane.ports import TunPort, UdpPort
-from wgpy.dataplane.tools import INTERPRETED, Tools
+from wgpy.dataplane.train_tools import INTERPRETED, Tools
 from wgpy.protocol.constants import NS
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.events import Direction
@@ -77,7 +77,7 @@ class TrainUdp(UdpPort, TrainSource, TrainSink, Protocol):
 
 
 class BatchPath:
-    """See the module; a `wgpy.dataplane.device.Path`."""
+    """See the module; a `wgpy.dataplane.interface.Path`."""
 
     def __init__(
         self, interface: Interface, tun: SuperTun, udp: TrainUdp, tools: Tools = INTERPRETED

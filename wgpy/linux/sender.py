@@ -25,9 +25,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
+from wgpy.dataplane.egress import Egress
+from wgpy.dataplane.flows import MAX_FLOWS
 from wgpy.dataplane.offload import VNET_SIZE
-from wgpy.dataplane.pipeline_flows import MAX_FLOWS
-from wgpy.dataplane.pipeline_out import Egress
 from wgpy.dataplane.ports import DeviceGone
 from wgpy.linux.board import REASONS, Board, SharedSession
 from wgpy.linux.clock import LinuxClock, entropy

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
 from wgpy.dataplane.control import ControlledPolicy, ControlServer, Record
-from wgpy.dataplane.device import Interface
+from wgpy.dataplane.interface import Interface
 from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import DeviceGone
 from wgpy.dataplane.trace import in_words

@@ -41,7 +41,7 @@ class SocketInUse(Exception):
 
 
 class Configurable(Protocol):
-    """What the server configures: `wgpy.dataplane.device.Interface`."""
+    """What the server configures: `wgpy.dataplane.interface.Interface`."""
 
     def configure(self, change: DeviceChange) -> None: ...
     def snapshot(self) -> DeviceSnapshot: ...

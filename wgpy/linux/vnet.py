@@ -33,7 +33,7 @@ from wgpy.protocol.constants import TRANSPORT_OVERHEAD
 from wgpy.protocol.policy import Buffer
 
 if TYPE_CHECKING:
-    from wgpy.dataplane.device import Interface, Path
+    from wgpy.dataplane.interface import Interface, Path
     from wgpy.dataplane.offload_segment import Splitter
 
 TUNSETOFFLOAD: Final = 0x400454D0
@@ -218,7 +218,7 @@ def open_edges(
         if turbo:
             from wgpy.turbo import TURBO as tools
         else:
-            from wgpy.dataplane.tools import INTERPRETED as tools
+            from wgpy.dataplane.train_tools import INTERPRETED as tools
         # The interface's own ports, which a recorder may stand in front of.
         tun, udp = cast(SuperTun, interface.tun), cast(TrainUdp, interface.udp)
         return BatchPath(interface, tun, udp, tools)

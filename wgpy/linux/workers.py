@@ -40,7 +40,7 @@ from wgpy.protocol.peer import Peer
 from wgpy.protocol.policy import Action
 
 if TYPE_CHECKING:
-    from wgpy.dataplane.device import Interface, Path
+    from wgpy.dataplane.interface import Interface, Path
     from wgpy.dataplane.offload_segment import Splitter
     from wgpy.dataplane.pipeline import BatchPath
 
@@ -373,7 +373,7 @@ class Team:
 
 
 class SharedPath:
-    """The owner's batch path; a `wgpy.dataplane.device.Path`.
+    """The owner's batch path; a `wgpy.dataplane.interface.Path`.
 
     Before anything is written to the TUN device the team checks too: the answer to it must
     not go to where the peer was before.

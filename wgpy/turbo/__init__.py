@@ -9,6 +9,6 @@ for trains, `frames` cutting and merging, `twins` the objects that the batch pat
 Only whole trains come here: handshakes and lone packets stay with package cryptography.
 """
 
-from wgpy.turbo.twins import TURBO, TurboCrypto
+from wgpy.turbo.train_tools import TURBO, TurboCrypto
 
 __all__ = ["TURBO", "TurboCrypto"]

@@ -1,7 +1,7 @@
 """ChaCha20-Poly1305 (RFC 8439 §2.8) for a whole train in one call.
 
 A train is `count` messages of `stride` bytes in one buffer, the last perhaps shorter
-(`wgpy.dataplane.batch` draws it); each has its counter in its header, and no additional
+(`wgpy.dataplane.train` draws it); each has its counter in its header, and no additional
 data (§5.4.6).  What is won over a call for each message is not only the calls: ChaCha20
 blocks of all messages fill the lanes of a vector one behind the other, and eight messages
 are authenticated side by side.

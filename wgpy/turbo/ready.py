@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from wgpy.dataplane.batch import Rows
 from wgpy.dataplane.offload import (
     GSO_TCPV4,
     GSO_TCPV6,
@@ -24,12 +23,13 @@ from wgpy.dataplane.offload import (
     pseudo_sum,
 )
 from wgpy.dataplane.offload_segment import cuts
-from wgpy.dataplane.tools import INTERPRETED, Tools
+from wgpy.dataplane.train import Rows
+from wgpy.dataplane.train_tools import INTERPRETED, Tools
 from wgpy.protocol.constants import TRANSPORT_OVERHEAD
 from wgpy.protocol.crypto.openssl import OpenSslAead
 from wgpy.protocol.packet import padded_size
 from wgpy.turbo.compiler import FOLDER, IS_KEPT, IS_NEW
-from wgpy.turbo.twins import TURBO, TurboCrypto
+from wgpy.turbo.train_tools import TURBO, TurboCrypto
 
 _COUNTER = (1 << 40) - 3
 _INDEX = 0xFEDCBA98

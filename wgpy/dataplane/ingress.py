@@ -14,10 +14,10 @@ from typing import Final, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from wgpy.dataplane.batch import SLAB_SIZE, Rows
+from wgpy.dataplane.flows import Flows
 from wgpy.dataplane.offload import NO_OFFLOAD, VNET_SIZE
-from wgpy.dataplane.pipeline_flows import Flows
-from wgpy.dataplane.tools import INTERPRETED, Tools
+from wgpy.dataplane.train import SLAB_SIZE, Rows
+from wgpy.dataplane.train_tools import INTERPRETED, Tools
 from wgpy.protocol import inbound
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD, TYPE_TRANSPORT
 from wgpy.protocol.crypto.openssl import OpenSslAead, TagMismatch

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from wgpy.dataplane.batch import Slab
 from wgpy.dataplane.offload_coalesce import Merger
 from wgpy.dataplane.offload_segment import Segmenter
+from wgpy.dataplane.train import Slab
 
 
 class MakeMerger(Protocol):

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
-from wgpy.dataplane.batch import Rows
+from wgpy.dataplane.flows import Flows
 from wgpy.dataplane.offload import (
     GSO_NONE,
     MAX_PACKET,
@@ -30,8 +30,8 @@ from wgpy.dataplane.offload_segment import (
     all_equal,
     cuts,
 )
-from wgpy.dataplane.pipeline_flows import Flows
-from wgpy.dataplane.tools import INTERPRETED, Tools
+from wgpy.dataplane.train import Rows
+from wgpy.dataplane.train_tools import INTERPRETED, Tools
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import (
     TAG_SIZE,

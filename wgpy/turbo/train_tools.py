@@ -10,12 +10,12 @@ from typing import Final, cast
 
 import numpy as np
 
-from wgpy.dataplane.batch import Bytes, Nonces, Rows, Slab
 from wgpy.dataplane.offload import MAX_MESSAGES, TCP, SuperPacket
 from wgpy.dataplane.offload_coalesce import Merger
 from wgpy.dataplane.offload_headers import Cut
 from wgpy.dataplane.offload_segment import Segmenter
-from wgpy.dataplane.tools import Tools
+from wgpy.dataplane.train import Bytes, Nonces, Rows, Slab
+from wgpy.dataplane.train_tools import Tools
 from wgpy.protocol.crypto.openssl import OpenSslAead, OpenSslCrypto
 from wgpy.turbo import aead, frames
 
