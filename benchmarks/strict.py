@@ -32,7 +32,7 @@ from benchmarks.packets import udp_run
 from benchmarks.progress import Progress
 from benchmarks.scale import ENTRIES, SIZE, per_packet, prefixes_of_a_cluster, resident
 from benchmarks.subjects import Batch
-from strict.client import ControlClient
+from strict.client import StrictClient
 from strict.ipcache import MAX_ENTRIES, Entry
 from strict.nodes import Node
 from strict.policy import StrictPolicy
@@ -201,7 +201,7 @@ def load_full_table(lab: Lab, repetition: int, entries: int = MAX_ENTRIES) -> li
         config = TableConfig(name, pod_cidrs=(INNER_CIDR,), node_cidrs=(OUTER_CIDR,))
         table = itertools.chain(pods, filler(entries - len(pods), "left"))
         memory, before = rss(daemon.pid), time.monotonic()
-        with ControlClient(end.tunnel) as client:
+        with StrictClient(end.tunnel) as client:
             client.replace(config, nodes, table)
         took, grown = time.monotonic() - before, max(0, rss(daemon.pid) - memory)
         samples = [

@@ -14,13 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from benchmarks.implementations import Implementation, Kind
 from benchmarks.lab import End, Lab, LabError, run, stop, veth_pair, wait_until
+from wgpy.sockets import socket_path
 
-SOCKETS = Path("/var/run/wireguard")
 PORT = 51820
 INNER_MTU = 1420
 
@@ -106,7 +105,7 @@ def wait_usable(
 
 def uapi_answers(interface: str) -> bool:
     """Whether ``get=1`` on the interface's socket is answered with ``errno=0``."""
-    path = SOCKETS / f"{interface}.sock"
+    path = socket_path(interface)
     if not path.exists():
         return False
     with socket.socket(socket.AF_UNIX) as connection:

@@ -25,7 +25,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from strict.client import SOCKET_FOLDER
 from strict.config import AgentConfig, read_config
 from strict.dataplane import DataPlane, DataPlaneError, start
 from strict.desired import PeerPlan
@@ -48,6 +47,7 @@ from strict.watch import KernelWatch, drain
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.endpoint import Prefix
 from wgpy.protocol.keys import PublicKey
+from wgpy.sockets import SOCKET_FOLDER
 
 TICK: Final = 0.25
 """Seconds between looks at files and sources that have no descriptor."""

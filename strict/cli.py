@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 
 import click
 
-from strict.client import SOCKET_FOLDER, ControlClient, ControlFailed
+from strict.client import StrictClient
+from wgpy.control.client import ControlFailed
+from wgpy.sockets import CONTROL, SOCKET_FOLDER, answering, socket_path
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,10 +43,10 @@ def json_option(function: F) -> F:
 
 
 @contextmanager
-def asking(interface: str | None) -> Iterator[ControlClient]:
+def asking(interface: str | None) -> Iterator[StrictClient]:
     """A connection to the data plane; its refusals become messages."""
     try:
-        with ControlClient(interface or _only_interface()) as client:
+        with StrictClient(interface or _only_interface()) as client:
             yield client
     except ControlFailed as error:
         raise click.ClickException(str(error)) from error
@@ -55,9 +57,10 @@ def asking(interface: str | None) -> Iterator[ControlClient]:
 def _only_interface() -> str:
     here = {name for _, name in socket.if_nameindex()}
     try:
-        found = sorted(path.stem for path in SOCKET_FOLDER.glob("*.control") if path.stem in here)
+        running = [name for name in answering(CONTROL) if name in here]
     except PermissionError:
         raise click.ClickException(f"{SOCKET_FOLDER}: no permission (try as root)") from None
+    found = [name for name in running if _is_strict(name)] if len(running) > 1 else running
     if len(found) == 1:
         return found[0]
     if not found:
@@ -66,6 +69,15 @@ def _only_interface() -> str:
             "`wgpy strict run --config FILE`"
         )
     raise click.UsageError(f"several interfaces run here: choose one of {', '.join(found)} by -i")
+
+
+def _is_strict(interface: str) -> bool:
+    """Whether the policy is this one; what cannot be asked is left for the error to name."""
+    try:
+        with StrictClient(interface):
+            return True
+    except ControlFailed as error:
+        return error.code != "policy"
 
 
 def show_json(value: Any) -> None:
@@ -141,12 +153,12 @@ def down(path: Path) -> None:
         config = read_config(path)
         node, routing = config.node, config.routing
         # The data plane ends when its UAPI socket is removed.
-        (SOCKET_FOLDER / f"{node.interface}.sock").unlink(missing_ok=True)
+        socket_path(node.interface).unlink(missing_ok=True)
         _wait_until_gone(node.interface)
         Routing(node.interface, node.fwmark, routing.table, routing.priority).remove()
         Firewall(node.interface).remove()
-        for suffix in ("agent", "lock"):
-            (SOCKET_FOLDER / f"{node.interface}.{suffix}").unlink(missing_ok=True)
+        for suffix in (".agent", ".lock"):
+            socket_path(node.interface, suffix).unlink(missing_ok=True)
     except (DocumentRefused, FirewallError, RoutingError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{node.interface} is down: its routes and nftables are removed")
@@ -182,7 +194,7 @@ def status(interface: str | None, as_json: bool) -> None:
 def _agent(interface: str) -> dict[str, Any] | None:
     """What the running agent has written down; None when none runs."""
     try:
-        found: dict[str, Any] = json.loads((SOCKET_FOLDER / f"{interface}.agent").read_text())
+        found: dict[str, Any] = json.loads(socket_path(interface, ".agent").read_text())
     except (OSError, ValueError):
         return None
     return found if Path(f"/proc/{found['pid']}").exists() else None

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from strict.client import SOCKET_FOLDER, ControlClient, ControlFailed
+from strict.client import StrictClient
 from strict.desired import Desired, PeerPlan, difference
 from strict.ipcache import Entry, Source
 from strict.nodes import Node
@@ -24,7 +24,8 @@ from strict.settings import TableConfig
 from strict.state import Changes
 from strict.table import StrictTable
 from strict.wire import config_to_wire
-from wgpy.cli import client as uapi
+from wgpy.control.client import ControlFailed
+from wgpy.linux import uapi_client as uapi
 from wgpy.protocol.endpoint import Prefix
 from wgpy.protocol.keys import PrivateKey
 from wgpy.protocol.settings import DeviceChange, DeviceSnapshot, PeerChange
@@ -41,12 +42,12 @@ class DataPlaneError(Exception):
 class DataPlane:
     """One interface's data plane, as long as it lives."""
 
-    def __init__(self, interface: str, folder: Path = SOCKET_FOLDER) -> None:
+    def __init__(self, interface: str, folder: Path | None = None) -> None:
         """Attach; raises `DataPlaneError` when nothing runs."""
         self.interface = interface
         self._has = Desired()
         try:
-            self._control = ControlClient(interface, folder)
+            self._control = StrictClient(interface, folder)
         except ControlFailed as error:
             raise DataPlaneError(str(error)) from error
         self.loaded = bool(self._control.hello["policy"]["loaded"])
@@ -159,7 +160,7 @@ class DataPlane:
         try:
             return uapi.get(self.interface)
         except uapi.DeviceUnreachable as error:
-            raise DataPlaneError(error.message) from error
+            raise DataPlaneError(str(error)) from error
 
     def _set(self, change: DeviceChange) -> None:
         """In requests of bounded size, for each holds up the packets while it is applied."""

@@ -19,9 +19,10 @@ from prometheus_client.exposition import start_http_server
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from strict.agent import Agent
-from strict.client import ControlClient, ControlFailed
+from strict.client import StrictClient
 from strict.firewall import counts
-from wgpy.cli import client as uapi
+from wgpy.control.client import ControlFailed
+from wgpy.linux import uapi_client as uapi
 from wgpy.protocol.constants import NS
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.settings import PeerSnapshot
@@ -74,7 +75,7 @@ class NodeCollector(Collector):
 
     def _of_dataplane(self) -> Iterator[Metric]:
         try:
-            with ControlClient(self._interface) as client:
+            with StrictClient(self._interface) as client:
                 policy, status = client.hello["policy"], client.request("status")
                 counters = client.request("counters")
             peers = uapi.get(self._interface).peers

@@ -34,7 +34,7 @@ from strict.wire import (
     node_to_wire,
     place_from_wire,
 )
-from wgpy.dataplane.control import Answer, ControlError
+from wgpy.control.framing import Answer, ControlError
 from wgpy.protocol.endpoint import Prefix, format_address, parse_address
 from wgpy.protocol.keys import PublicKey
 from wgpy.protocol.policy import Buffer, Verdict
@@ -49,7 +49,7 @@ MAX_FLOWS: Final = 65_536
 
 
 class StrictPolicy:
-    """The table in force; implements `wgpy.dataplane.control.ControlledPolicy`."""
+    """The table in force; implements `wgpy.control.policy.ControlledPolicy`."""
 
     __slots__ = ("_flows", "_old", "_seen", "loads", "table", "verdict_listener")
 

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from strict.client import ControlClient
+from strict.client import StrictClient
 from strict.matrix import matrix
 from strict.wire import config_from_wire
 
@@ -102,7 +102,7 @@ def show_decision(source: str, destination: str, decision: Mapping[str, Any]) ->
         click.echo(f"missing  {decision['missing']}")
 
 
-def show_matrix(client: ControlClient, as_json: bool) -> None:
+def show_matrix(client: StrictClient, as_json: bool) -> None:
     """`explain --matrix`."""
     settings = client.hello["policy"]["config"]
     if settings is None:

@@ -14,7 +14,7 @@ from benchmarks.loads import Effort
 from benchmarks.model import Recording, Sample
 from benchmarks.progress import Progress
 from benchmarks.targets import Verdict, findings
-from strict.client import ControlClient
+from strict.client import StrictClient
 from wgpy.protocol.endpoint import parse_address
 from wgpy.protocol.policy import ENCRYPT, Action
 
@@ -103,7 +103,7 @@ def test_a_tunnel_with_the_table_in_front(monkeypatch: pytest.MonkeyPatch) -> No
 
     def small(lab: strict.Lab, repetition: int) -> list[Sample]:
         samples = whole(lab, repetition, entries=500)
-        with ControlClient(lab.right.tunnel) as client:
+        with StrictClient(lab.right.tunnel) as client:
             seen.append(client.hello["policy"]["entries"])
         return samples
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from wgpy.cli import client, undo
+from wgpy import sockets
 from wgpy.cli.main import main
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.endpoint import Endpoint, Prefix
@@ -87,8 +87,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """``serve(name, device, plain=False)`` makes an interface that only has a UAPI socket."""
     folder = tmp_path / "sockets"
     folder.mkdir()
-    for module in (client, undo):
-        monkeypatch.setattr(module, "SOCKET_FOLDER", folder)
+    monkeypatch.setattr(sockets, "SOCKET_FOLDER", folder)
     servers: list[_Server] = []
 
     def start(name: str, device: DeviceSnapshot = DEVICE, plain: bool = False) -> None:

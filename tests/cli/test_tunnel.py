@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.tunnel import PORT, WGPY, End, make_ends
 from tests.support.netns import Lab, wait_until
+from wgpy.sockets import socket_path
 
 pytestmark = pytest.mark.root
 
@@ -180,7 +181,7 @@ def test_up_after_the_device_was_deleted_undoes_what_was_left(client: End) -> No
     before = client.network()
     client.wgpy("up", str(client.file))
     client.namespace.ip(f"link delete {client.interface}")
-    assert wait_until(lambda: not Path(f"/var/run/wireguard/{client.interface}.sock").exists())
+    assert wait_until(lambda: not socket_path(client.interface).exists())
     again = client.wgpy("up", str(client.file))
     assert "undoing what was left" in again.stderr
     client.wgpy("down", client.interface)

@@ -8,13 +8,14 @@ from pathlib import Path
 import click
 import pytest
 
+from wgpy import sockets
 from wgpy.cli import undo
 from wgpy.cli.undo import Ledger
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(undo, "SOCKET_FOLDER", tmp_path)
+    monkeypatch.setattr(sockets, "SOCKET_FOLDER", tmp_path)
     return tmp_path
 
 

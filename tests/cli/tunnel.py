@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.support.netns import Lab, Namespace
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.keys import PresharedKey, PrivateKey, PublicKey
+from wgpy.sockets import SOCKET_FOLDER
 
 WGPY = Path(sys.executable).with_name("wgpy")
 WIREGUARD_PY = str(WGPY.with_name("wireguard-py"))
@@ -72,7 +73,7 @@ class End:
 
     def leftovers(self) -> list[str]:
         """Files in the socket folder that carry the interface's name."""
-        return [path.name for path in Path("/var/run/wireguard").glob(f"{self.interface}*")]
+        return [path.name for path in SOCKET_FOLDER.glob(f"{self.interface}*")]
 
 
 def make_ends(lab: Lab, folder: Path) -> tuple[End, End]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wgpy.dataplane.control import NoPolicy
+from wgpy.control.policy import NoPolicy
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.policy import ENCRYPT, Action, Verdict
 

@@ -113,7 +113,7 @@ def test_many_more_packets_than_a_batch(world):
 
 def test_events_go_to_listeners(world):
     seen = []
-    world.left.interface.listeners.append(seen.append)
+    world.left.interface.listen(seen.append)
     world.configured()
     world.left.tun.inject(packet("10.0.0.1", "10.0.0.2"))
     world.settle()

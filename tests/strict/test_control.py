@@ -18,17 +18,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from strict.client import ControlClient, ControlFailed
+from strict.client import StrictClient
 from strict.ipcache import Source
 from strict.policy import StrictPolicy
 from strict.settings import Mode
 from tests.strict.helpers import a, config, entry, key, node, p, table, tcp
-from wgpy.dataplane.control import MAX_LINE, ControlServer
-from wgpy.dataplane.control_events import describe_drop
+from wgpy.control.client import ControlFailed
+from wgpy.control.events import describe_drop
+from wgpy.control.framing import MAX_LINE
+from wgpy.control.server import ControlServer
 from wgpy.dataplane.interface import Interface
 from wgpy.dataplane.loop import Loop
 from wgpy.linux.clock import LinuxClock, entropy
-from wgpy.linux.uapi_socket import UnixListener
+from wgpy.linux.unix_socket import UnixListener
 from wgpy.memory.ports import MemoryTun, Network
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.drops import DropReason
@@ -58,8 +60,8 @@ class Plane:
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
         self.thread.start()
 
-    def client(self) -> ControlClient:
-        return ControlClient("wgx", self.folder)
+    def client(self) -> StrictClient:
+        return StrictClient("wgx", self.folder)
 
     def raw(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
@@ -94,7 +96,7 @@ def plane(tmp_path: Path) -> Iterator[Plane]:
     made.close()
 
 
-def load(client: ControlClient, mode: Mode = Mode.STRICT) -> None:
+def load(client: StrictClient, mode: Mode = Mode.STRICT) -> None:
     made = table(mode)
     client.replace(config(mode), made.nodes, made.ipcache)
 
@@ -172,7 +174,7 @@ class TestFraming:
 
     def test_nobody_there(self, tmp_path: Path) -> None:
         with pytest.raises(ControlFailed, match="no control socket"):
-            ControlClient("wgy", tmp_path)
+            StrictClient("wgy", tmp_path)
 
 
 class TestTransactions:

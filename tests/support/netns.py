@@ -31,9 +31,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from wgpy.sockets import SOCKET_FOLDER
+
 PREFIX = "wgt"
 NETNS_FOLDER = Path("/run/netns")
-SOCKET_FOLDER = Path("/var/run/wireguard")
 CLONE_NEWNET = 0x40000000
 NO_TUN = "WGPY_NO_TUN"
 

@@ -14,7 +14,6 @@ import socket
 import struct
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from noise.connection import Keypair, NoiseConnection
 
 from tests.support.netns import Lab
 from vectors.model import DATA
+from wgpy.sockets import socket_path
 from wgspec import noise, primitives, wire
 
 
@@ -212,7 +212,7 @@ class Go:
             space.command("wireguard-go", "-f", self.name), env=environment,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
-        self.path = Path("/var/run/wireguard") / f"{self.name}.sock"
+        self.path = socket_path(self.name)
         deadline = time.monotonic() + 20
         while not self.path.exists():
             assert time.monotonic() < deadline and self.process.poll() is None

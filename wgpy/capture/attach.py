@@ -21,7 +21,7 @@ def key_log(path: str) -> Attachment:
     file = KeyLogFile(Path(path).absolute())
 
     def attach(interface: Interface) -> Callable[[], None]:
-        interface.engine.keylog = file
+        interface.log_keys(file)
         return file.close
 
     return attach

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 from wgpy import __version__
 from wgpy.capture import keylog, pcapng
@@ -28,6 +28,7 @@ from wgpy.capture.link import RAW, Udp, udp_packet
 from wgpy.dataplane.interface import Interface
 from wgpy.dataplane.interface import Path as DataPath
 from wgpy.dataplane.offload import VNET_SIZE
+from wgpy.dataplane.ports import TunPort, UdpPort
 from wgpy.protocol.constants import NS, TYPE_INITIATION, TYPE_RESPONSE
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.device import HandshakeKeys
@@ -350,29 +351,32 @@ class Recording:
         """Starts at once; raises OSError when the file cannot be made."""
         self._interface = interface
         self.recorder = Recorder(path, interface.clock.wall, rotate=rotate)
-        self._before = (interface.tun, interface.udp)
-        self._keylog = interface.engine.keylog
-        self._traced = interface.engine.trace_drops
-        interface.engine.keylog = self._handshake
-        interface.engine.trace_drops = True
-        interface.listeners.append(self._event)
         interface.on_configured.append(self._configured)
         self._configured()
-        interface.use_ports(
-            RecordingTun(interface.tun, self.recorder),
-            RecordingUdp(interface.udp, self.recorder),
-            lambda path: _RecordedPath(path, self.recorder),
-        )
+        self._attach(True)
 
     def stop(self) -> None:
         """The interface goes on as before; the file is complete."""
-        interface = self._interface
-        interface.use_ports(*self._before)
-        interface.on_configured.remove(self._configured)
-        interface.listeners.remove(self._event)
-        interface.engine.trace_drops = self._traced
-        interface.engine.keylog = self._keylog
+        self._attach(False)
+        self._interface.on_configured.remove(self._configured)
         self.recorder.close()
+
+    def _attach(self, on: bool) -> None:
+        self._interface.log_keys(self.recorder.handshake, on)
+        self._interface.listen(self._event, on)
+        self._interface.tap(self, on)
+
+    def tun(self, tun: TunPort) -> TunPort:
+        """For the interface: the TUN port, with the recorder before it."""
+        return cast(TunPort, RecordingTun(tun, self.recorder))
+
+    def udp(self, udp: UdpPort) -> UdpPort:
+        """For the interface: the UDP port, with the recorder before it."""
+        return cast(UdpPort, RecordingUdp(udp, self.recorder))
+
+    def path(self, path: DataPath) -> DataPath:
+        """For the interface: the data path, whose turns the recorder sees end."""
+        return _RecordedPath(path, self.recorder)
 
     def counts(self) -> dict[str, int]:
         """Frames written and lost so far."""
@@ -382,11 +386,6 @@ class Recording:
             "outer": recorder.frames[OUTER],
             "lost": sum(recorder.lost),
         }
-
-    def _handshake(self, keys: HandshakeKeys) -> None:
-        self.recorder.handshake(keys)
-        if self._keylog is not None:
-            self._keylog(keys)
 
     def _configured(self) -> None:
         device = self._interface.engine.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
+from wgpy.sockets import answering
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -19,6 +22,15 @@ def json_option(function: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
         function
     )
+
+
+def complete_interface(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Shell completion: names of running interfaces."""
+    with contextlib.suppress(OSError):
+        return [name for name in answering() if name.startswith(incomplete)]
+    return []
 
 
 def echo_json(value: Any) -> None:

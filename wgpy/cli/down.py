@@ -8,19 +8,19 @@ from pathlib import Path
 
 import click
 
-from wgpy.cli import client
-from wgpy.cli.common import echo_json, json_option
+from wgpy.cli.common import complete_interface, echo_json, json_option
 from wgpy.cli.files import CONFIG_FOLDER, interface_name, load
 from wgpy.cli.quick import Tunnel, take_down
 from wgpy.cli.undo import Ledger
 from wgpy.config import INTERFACE_NAME
+from wgpy.linux import uapi_client
 from wgpy.linux.netlink import MAIN_TABLE, Network, Rule, family_of
 from wgpy.protocol.endpoint import Prefix
 from wgpy.protocol.settings import DeviceSnapshot
 
 
 @click.command()
-@click.argument("interface", shell_complete=client.complete)
+@click.argument("interface", shell_complete=complete_interface)
 @click.option("-q", "--quiet", is_flag=True, help="Do not print the commands.")
 @json_option
 def down(interface: str, quiet: bool, as_json: bool) -> None:
@@ -45,7 +45,7 @@ def down(interface: str, quiet: bool, as_json: bool) -> None:
 
 def _foreign(interface: str, file: Path | None) -> Ledger:
     """What there is to undo for an interface that another program set up."""
-    device = client.get(interface)
+    device = uapi_client.get(interface)
     with Network() as network:
         if network.index(interface) is None:
             raise click.ClickException(f"{interface} is not in this network namespace")

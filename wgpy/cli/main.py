@@ -13,9 +13,11 @@ import importlib
 import importlib.util
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
+
+from wgpy.sockets import InterfaceError
 
 PLUGIN_GROUP: Final = "wgpy.commands"
 
@@ -89,6 +91,13 @@ class LazyGroup(click.Group):
             if not close or "Did you mean" in error.message:
                 raise
             raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click; an interface that cannot be reached, or refuses, is a message."""
+        try:
+            return super().invoke(ctx)
+        except InterfaceError as error:
+            raise click.ClickException(str(error)) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """One line per command, without importing any."""

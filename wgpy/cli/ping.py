@@ -12,13 +12,13 @@ from pathlib import Path
 
 import click
 
-from wgpy.cli import client
-from wgpy.cli.common import echo_json, json_option
+from wgpy.cli.common import complete_interface, echo_json, json_option
 from wgpy.cli.files import load, locate
 from wgpy.cli.ping_layers import ping_config, ping_interface, ping_udp
 from wgpy.cli.ping_report import Layer, Status
 from wgpy.cli.quick import resolve
 from wgpy.config import Config
+from wgpy.linux import uapi_client
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.endpoint import AddressBytes, Endpoint, Prefix, parse_address
 from wgpy.protocol.keys import PublicKey
@@ -26,7 +26,7 @@ from wgpy.protocol.settings import DeviceSnapshot
 
 
 @click.command()
-@click.argument("target", shell_complete=client.complete)
+@click.argument("target", shell_complete=complete_interface)
 @click.option("-p", "--peer", "wanted", help="Public key of the peer, or its beginning.")
 @click.option("-i", "--inner", help="Inner address to ping (default: the peer's one host).")
 @click.option("-c", "--count", default=4, show_default=True, type=click.IntRange(1, 1000))
@@ -53,9 +53,9 @@ def ping(
     Exit code 0: there is a session with the peer, and no layer failed.
     """
     address = _inner_address(inner)
-    running = target in client.interfaces()
+    running = target in uapi_client.interfaces()
     if running:
-        device = client.get(target)
+        device = uapi_client.get(target)
         chosen = _choose(_peers_of_device(device), wanted, address)
         address = address or chosen.only_host()
         layers = [ping_udp(chosen.endpoint, device.fwmark)]
@@ -137,10 +137,10 @@ def _refuse_running(config: Config, force: bool) -> None:
     if force:
         return
     public = backend().public_key(config.private_key)
-    for name in client.interfaces():
+    for name in uapi_client.interfaces():
         try:
-            used = client.get(name).public_key
-        except client.DeviceUnreachable:
+            used = uapi_client.get(name).public_key
+        except uapi_client.DeviceUnreachable:
             continue
         if used == public:
             message = f"interface {name} is running with this key: try `wgpy ping {name}`"

@@ -7,11 +7,11 @@ from collections import Counter
 from dataclasses import replace
 from errno import ECONNREFUSED
 
-from wgpy.cli import client
 from wgpy.cli.echo import HostEcho
 from wgpy.cli.ping_report import Layer, Status, drop_hints, echo_layer, milliseconds
 from wgpy.cli.probe import Probe, ask_port
 from wgpy.config import Config
+from wgpy.linux import uapi_client
 from wgpy.protocol.constants import DEFAULT_PARAMETERS, NS
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.drops import DropReason
@@ -154,10 +154,10 @@ def ping_interface(
 
 
 def _peer(interface: str, public_key: PublicKey) -> PeerSnapshot:
-    for peer in client.get(interface).peers:
+    for peer in uapi_client.get(interface).peers:
         if peer.public_key == public_key:
             return peer
-    raise client.DeviceUnreachable(f"{interface}: the peer was removed meanwhile")
+    raise uapi_client.DeviceUnreachable(f"{interface}: the peer was removed meanwhile")
 
 
 def _inner_of_host(interface: str, inner: AddressBytes, count: int) -> Layer:

@@ -23,14 +23,15 @@ from typing import Any, Final
 
 import click
 
-from wgpy.cli import client
 from wgpy.cli.common import note
 from wgpy.cli.full_tunnel import route_everything
 from wgpy.cli.undo import Ledger, network_namespace
 from wgpy.config import Config, HostPort
+from wgpy.linux import uapi_client
 from wgpy.linux.netlink import MAIN_TABLE, Network, NetworkError
 from wgpy.protocol.endpoint import Endpoint, Prefix
 from wgpy.protocol.settings import DeviceChange
+from wgpy.sockets import InterfaceError, socket_path
 from wgpy.uapi import UapiError
 
 DEFAULT_IMPLEMENTATION: Final = "wireguard-py"
@@ -109,7 +110,7 @@ def _refuse_existing(interface: str) -> None:
     with Network() as network:
         if network.index(interface) is not None:
             raise QuickError(f"interface {interface} exists already (wgpy down {interface})")
-    if interface in client.interfaces():
+    if interface in uapi_client.interfaces():
         raise QuickError(f"interface {interface} is running in another network namespace")
     left = Ledger.load(interface)
     if left is not None and left.namespace == network_namespace():
@@ -128,7 +129,7 @@ def _rolled_back(tunnel: Tunnel) -> Iterator[None]:
             note(f"failed: undoing everything that was done for {tunnel.interface}")
         for failure in _undo(tunnel):
             note(failure)
-        if isinstance(error, NetworkError | UapiError | OSError):
+        if isinstance(error, NetworkError | InterfaceError | UapiError | OSError):
             raise QuickError(f"{tunnel.interface}: {error}") from error
         raise
 
@@ -209,7 +210,7 @@ def _start(tunnel: Tunnel) -> None:
 
 def _configure(tunnel: Tunnel, change: DeviceChange) -> None:
     tunnel.say(f"wg setconf {tunnel.interface} {tunnel.ledger.config}")
-    client.apply(tunnel.interface, change)
+    uapi_client.apply(tunnel.interface, change)
 
 
 def _add_addresses(tunnel: Tunnel, network: Network, config: Config) -> None:
@@ -254,7 +255,7 @@ def _add_routes(tunnel: Tunnel, network: Network, config: Config) -> None:
         mark = config.fwmark or network.free_table(51820)
         if not config.fwmark:
             tunnel.say(f"wg set {tunnel.interface} fwmark {mark}")
-            client.apply(tunnel.interface, DeviceChange(fwmark=mark))
+            uapi_client.apply(tunnel.interface, DeviceChange(fwmark=mark))
         for prefix in everything:
             _add_route(tunnel, network, prefix, mark)
             routes.append(str(prefix))
@@ -281,7 +282,7 @@ def take_down(tunnel: Tunnel) -> None:
 
 def _wait_gone(interface: str) -> list[str]:
     """Wait until the data plane has noticed that its device is gone."""
-    path = client.socket_path(interface)
+    path = socket_path(interface)
     end = time.monotonic() + STOP_TIMEOUT
     while path.exists():
         if time.monotonic() > end:

@@ -11,16 +11,16 @@ import time
 
 import click
 
-from wgpy.cli.client import DeviceUnreachable, complete, get, interfaces
-from wgpy.cli.common import echo_json, json_option
+from wgpy.cli.common import complete_interface, echo_json, json_option
 from wgpy.cli.show_fields import FIELDS, as_dict, drops, human_bytes, human_time
+from wgpy.linux.uapi_client import DeviceUnreachable, get, interfaces
 from wgpy.protocol.constants import NS
 from wgpy.protocol.keys import SecretKey
 from wgpy.protocol.settings import Deadline, DeviceSnapshot, PeerSnapshot
 
 
 @click.command()
-@click.argument("interface", default="all", shell_complete=complete)
+@click.argument("interface", default="all", shell_complete=complete_interface)
 @click.argument("field", required=False, metavar="[FIELD]", type=click.Choice(list(FIELDS)))
 @json_option
 def show(interface: str, field: str | None, as_json: bool) -> None:
@@ -61,7 +61,7 @@ def _snapshots(interface: str) -> dict[str, DeviceSnapshot]:
             found[name] = get(name)
         except DeviceUnreachable as error:
             # The others shall be shown all the same; one may have gone just now.
-            click.echo(error.message, err=True)
+            click.echo(error, err=True)
     if names and not found:
         raise click.ClickException("no interface could be asked")
     return found

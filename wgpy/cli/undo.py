@@ -20,7 +20,7 @@ from typing import Any, Final
 import click
 
 from wgpy.linux.netlink import Network, NetworkError, Rule
-from wgpy.linux.uapi_socket import SOCKET_FOLDER
+from wgpy.sockets import socket_path
 
 
 def network_namespace() -> int:
@@ -42,7 +42,7 @@ class Ledger:
     @staticmethod
     def path(interface: str) -> Path:
         """Where the interface's ledger is kept."""
-        return SOCKET_FOLDER / f"{interface}.wgpy"
+        return socket_path(interface, ".wgpy")
 
     @classmethod
     def load(cls, interface: str) -> Ledger | None:

@@ -28,7 +28,8 @@ from wgpy import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wgpy.dataplane.control import ControlledPolicy, Recording
+    from wgpy.control.policy import ControlledPolicy
+    from wgpy.control.server import Recording
     from wgpy.dataplane.interface import Interface
     from wgpy.linux.service import Service
 
@@ -114,7 +115,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--policy",
         metavar="NAME",
         help="put the policy of this name (or MODULE:FUNCTION) in front, driven through"
-        " /var/run/wireguard/IFACE.control",
+        " its control socket",
     )
     parser.add_argument(
         "--no-offload",
@@ -267,7 +268,7 @@ def _open(
     """Everything that can fail, while there still is a terminal to say so on."""
     from wgpy.linux.service import Service
     from wgpy.linux.tun import TunError
-    from wgpy.linux.uapi_socket import SocketInUse
+    from wgpy.linux.unix_socket import SocketInUse
 
     try:
         return Service(

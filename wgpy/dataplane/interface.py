@@ -10,7 +10,9 @@ about WireGuard.  It
   them), and counts what the edges refuse under the drop's name.
 
 Room for others: `path` takes a batch pipeline in place of `PlainPath`; `loop` takes more
-descriptors with their callbacks (a control socket); `listeners` takes a log or a capture.
+descriptors with their callbacks (a control socket); `listen` takes a log, `log_keys` a key
+log, `tap` a capture.  What the engine traces and which ports carry packets follows from who
+is there now, so that anybody may come and go in any order.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import Clock, TunPort, UdpPort
 from wgpy.protocol.constants import NS
+from wgpy.protocol.device import HandshakeKeys
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.engine import Engine
 from wgpy.protocol.events import Direction, Event
@@ -32,6 +35,8 @@ BATCH: Final = 64
 """Packets taken in one callback, from either side: the bound of unfairness."""
 
 WALL_CLOCK_INTERVAL: Final = 1 * NS
+
+_T = TypeVar("_T")
 
 
 class Path(Protocol):
@@ -44,6 +49,19 @@ class Path(Protocol):
     def tun_ready(self) -> None: ...
     def udp_ready(self, fd: int) -> None: ...
     def flush(self) -> None: ...
+
+
+class Tap(Protocol):
+    """Stands between the ports and the data path, and sees what passes, as a capture does."""
+
+    def tun(self, tun: TunPort) -> TunPort:
+        """What takes the place of the TUN port, with the same descriptor."""
+
+    def udp(self, udp: UdpPort) -> UdpPort:
+        """What takes the place of the UDP port, with the same descriptors."""
+
+    def path(self, path: Path) -> Path:
+        """What takes the place of the data path."""
 
 
 class Interface:
@@ -71,12 +89,16 @@ class Interface:
         self.clock = clock
         self.loop = loop
         self.listeners: list[Callable[[Event], None]] = []
+        """Who is told each event; changed by `listen` only."""
         self.on_configured: list[Callable[[], None]] = []
         """Called after each change of configuration, before anything it causes is sent."""
         self.settle: Callable[[], None] = lambda: None
         """Called before the engine's books are looked at: for who keeps a part of them."""
         self.before_change: Callable[[], None] = lambda: None
         """Called before a change of configuration: for who acts on a copy of the old one."""
+        self._key_logs: list[Callable[[HandshakeKeys], None]] = []
+        self._taps: list[Tap] = []
+        self._ports = tun, udp
         self._warn = warn
         self._link_up = False
         self._anchored = clock.monotonic()
@@ -133,23 +155,51 @@ class Interface:
                 self._warn(f"cannot listen on UDP port {self.udp.port}: {error.strerror}")
             if not self._path_is_made:
                 # Last, for it may take a while: what arrives meanwhile waits in the socket.
-                self.use_ports(self.tun, self.udp)
+                self._carry()
         else:
             self._unwatch_udp()
             self.udp.close()
             self.engine.set_up(False, now=self.now())
         self.path.flush()
 
-    def use_ports(
-        self, tun: TunPort, udp: UdpPort, wrap: Callable[[Path], Path] = lambda path: path
-    ) -> None:
-        """Carry packets between these ports from now on: the old ones, or what stands
-        before them (a recorder, with the same descriptors).  `wrap` goes around the path.
+    def listen(self, listener: Callable[[Event], None], on: bool = True) -> None:
+        """Tell `listener` every event from now on, or nothing any more (`on` False).
+
+        Drops are events, too, while anybody listens.
         """
-        self.tun, self.udp = tun, udp
+        _set_member(self.listeners, listener, on)
+        self.engine.trace_drops = bool(self.listeners)
+
+    def log_keys(self, sink: Callable[[HandshakeKeys], None], on: bool = True) -> None:
+        """Tell `sink` the keys of each handshake from now on, or of none any more."""
+        _set_member(self._key_logs, sink, on)
+        self.engine.keylog = self._tell_keys if self._key_logs else None
+
+    def tap(self, tap: Tap, on: bool = True) -> None:
+        """Carry packets through `tap` from now on, or past it again."""
+        _set_member(self._taps, tap, on)
+        self._carry()
+
+    def rekey(self) -> int:
+        """Begin a new handshake with each peer that has a session; how many were begun."""
+        begun = self.engine.rekey(now=self.now())
+        self.path.flush()
+        return begun
+
+    def _tell_keys(self, keys: HandshakeKeys) -> None:
+        for sink in self._key_logs:
+            sink(keys)
+
+    def _carry(self) -> None:
+        """Make the data path between the ports, or what the taps put in their place."""
+        self.tun, self.udp = self._ports
+        for tap in self._taps:
+            self.tun, self.udp = tap.tun(self.tun), tap.udp(self.udp)
         self._path_is_made = True
-        self.path = wrap(self._make_path(self))
-        self.loop.watch(tun.fileno(), self.path.tun_ready)
+        self.path = self._make_path(self)
+        for tap in self._taps:
+            self.path = tap.path(self.path)
+        self.loop.watch(self.tun.fileno(), self.path.tun_ready)
         self._watch_udp()
 
     def next_deadline(self) -> int | None:
@@ -188,6 +238,14 @@ class Interface:
     def _unwatch_udp(self) -> None:
         for fd in self.udp.filenos():
             self.loop.unwatch(fd)
+
+
+def _set_member(members: list[_T], member: _T, on: bool) -> None:
+    """Have `member` in the list once, or not at all."""
+    if on and member not in members:
+        members.append(member)
+    elif not on and member in members:
+        members.remove(member)
 
 
 class PlainPath:

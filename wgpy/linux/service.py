@@ -12,7 +12,8 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
-from wgpy.dataplane.control import ControlledPolicy, ControlServer, Record
+from wgpy.control.policy import ControlledPolicy
+from wgpy.control.server import ControlServer, Record
 from wgpy.dataplane.interface import Interface
 from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import DeviceGone
@@ -20,11 +21,13 @@ from wgpy.dataplane.trace import in_words
 from wgpy.linux.clock import LinuxClock, entropy
 from wgpy.linux.link import LinkWatch
 from wgpy.linux.signals import FolderWatch, Signals
-from wgpy.linux.uapi_socket import UapiServer, UnixListener, socket_path
+from wgpy.linux.uapi_server import UapiServer
+from wgpy.linux.unix_socket import UnixListener
 from wgpy.linux.vnet import open_edges
 from wgpy.protocol.crypto import BackendName, backend
 from wgpy.protocol.engine import Engine
 from wgpy.protocol.events import Event
+from wgpy.sockets import CONTROL, socket_path
 from wgpy.uapi import UapiError
 
 ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -76,7 +79,7 @@ class Service:
         )
         try:
             self._listener = UnixListener(socket_path(self._tun.name))
-            self._control = UnixListener(socket_path(self._tun.name, ".control"))
+            self._control = UnixListener(socket_path(self._tun.name, CONTROL))
         except BaseException:
             if hasattr(self, "_listener"):
                 self._listener.close()
@@ -130,8 +133,7 @@ class Service:
             for attach in self._attach:
                 stack.callback(attach(self._interface))
             if self._log.level >= 2:
-                self._engine.trace_drops = True
-                self._interface.listeners.append(self._trace)
+                self._interface.listen(self._trace)
             self._watch_endings(stack)
             try:
                 self._follow_link(stack)

@@ -141,6 +141,17 @@ class Engine:
         """Change the configuration; a `DeviceChange` is valid, so this cannot fail."""
         configure.apply(self.device, change, now)
 
+    def rekey(self, *, now: int) -> int:
+        """Begin a handshake with each peer that has a session; how many were begun.
+
+        One begun less than Rekey-Timeout ago is not repeated (§6.1).
+        """
+        before = len(self.device.outbox)
+        for peer in self.device.peers.values():
+            if peer.current is not None and self.device.up:
+                outbound.initiate(self.device, peer, now)
+        return len(self.device.outbox) - before
+
     def set_up(self, up: bool, *, now: int) -> None:
         """The device was brought up or down; engines start up."""
         configure.set_up(self.device, up, now)

@@ -1,7 +1,4 @@
-"""Talking to the UAPI sockets of running interfaces, ours and other implementations'.
-
-Sockets live in `SOCKET_FOLDER` for all network namespaces, as for `wg`.
-"""
+"""Talking to the UAPI sockets of running interfaces, ours and other implementations'."""
 
 from __future__ import annotations
 
@@ -9,15 +6,13 @@ import contextlib
 import os
 import socket
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
-import click
-
-from wgpy.linux.uapi_socket import SOCKET_FOLDER
+from wgpy import sockets
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.keys import PublicKey
 from wgpy.protocol.settings import DeviceChange, DeviceSnapshot
+from wgpy.sockets import InterfaceError, socket_path
 from wgpy.uapi import (
     GET,
     GET_EXTENDED,
@@ -32,40 +27,17 @@ TIMEOUT: Final = 30.0
 """Seconds to wait for an answer: a device with 100,000 allowed IPs needs some."""
 
 
-class DeviceUnreachable(click.ClickException):
+class DeviceUnreachable(InterfaceError):
     """The interface has no socket, or nobody answers at it."""
 
 
-def socket_path(interface: str) -> Path:
-    """Where the interface's UAPI socket is."""
-    return SOCKET_FOLDER / f"{interface}.sock"
-
-
 def interfaces() -> list[str]:
-    """Names of the interfaces whose socket somebody listens at."""
-    if not SOCKET_FOLDER.is_dir():
-        return []
+    """Names of the interfaces whose socket somebody listens at; raises `DeviceUnreachable`."""
     try:
-        paths = sorted(SOCKET_FOLDER.glob("*.sock"))
+        return sockets.answering()
     except PermissionError as error:
-        raise DeviceUnreachable(f"{SOCKET_FOLDER}: {error.strerror} (try as root)") from error
-    return [path.stem for path in paths if _listens(path)]
-
-
-def complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Shell completion: names of running interfaces."""
-    return [name for name in interfaces() if name.startswith(incomplete)]
-
-
-def _listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(os.fspath(path))
-        except PermissionError:
-            return True
-        except OSError:
-            return False
-    return True
+        text = f"{sockets.SOCKET_FOLDER}: {error.strerror} (try as root)"
+        raise DeviceUnreachable(text) from error
 
 
 def ask(interface: str, request: str) -> str:

@@ -13,11 +13,13 @@ import pytest
 
 from wgpy.dataplane.loop import Loop
 from wgpy.linux.clock import LinuxClock
-from wgpy.linux.uapi_socket import MAX_CONNECTIONS, SocketInUse, UapiServer, UnixListener, serves
+from wgpy.linux.uapi_server import MAX_CONNECTIONS, UapiServer
+from wgpy.linux.unix_socket import SocketInUse, UnixListener
 from wgpy.protocol.constants import NS
 from wgpy.protocol.endpoint import Prefix
 from wgpy.protocol.keys import NO_PRESHARED_KEY, PublicKey
 from wgpy.protocol.settings import DeviceSnapshot, PeerSnapshot
+from wgpy.sockets import listens
 
 PEER = PublicKey(bytes(range(32)))
 GET = b"get=1\n\n"
@@ -213,7 +215,7 @@ class TestListener:
         with closing(UnixListener(tmp_path / "new" / "wg0.sock")) as listener:
             assert stat.S_IMODE(listener.path.stat().st_mode) == 0o600
             assert listener.in_place
-            assert serves(listener.path)
+            assert listens(listener.path)
         assert not listener.path.exists()
 
     def test_a_live_socket_is_refused_and_left_alone(self, tmp_path):
@@ -233,13 +235,13 @@ class TestListener:
     def test_a_stale_socket_is_replaced(self, tmp_path):
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(str(tmp_path / "s"))
-        assert not serves(tmp_path / "s")
+        assert not listens(tmp_path / "s")
         with closing(UnixListener(tmp_path / "s")) as listener:
             assert listener.in_place
 
     def test_a_file_in_the_way_is_an_error(self, tmp_path):
         (tmp_path / "s").write_text("precious")
-        with pytest.raises(FileExistsError, match="no socket"):
+        with pytest.raises(FileExistsError, match="not a socket"):
             UnixListener(tmp_path / "s")
         assert (tmp_path / "s").read_text() == "precious"
 

@@ -1,8 +1,6 @@
-"""The UAPI socket: /var/run/wireguard/IFACE.sock, through which `wg` configures.
+"""The UAPI socket, /var/run/wireguard/IFACE.sock, served: through it `wg` configures.
 
-`UnixListener` is the socket's life: mode 0600 from the first moment, a stale one (nobody
-answers) replaced, a live one refused, removed at the end if it still is ours.
-`UapiServer` answers its connections inside the data plane's loop without holding it up:
+`UapiServer` answers connections inside the data plane's loop without holding it up:
 reading and writing never block, and text is read and written by one worker thread, so
 that a message with 100,000 allowed IPs does not stop the packets.  Only taking a snapshot
 and applying a change happen in the loop's thread.
@@ -12,32 +10,24 @@ What the text means is `wgpy.uapi`'s.  The text holds keys: it is never logged.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
-import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final, Protocol, TypeVar
 
 from wgpy.dataplane.loop import READ, WRITE, Loop
+from wgpy.linux.unix_socket import BACKLOG, UnixListener
 from wgpy.protocol.settings import DeviceChange, DeviceSnapshot
 from wgpy.uapi import Reply, RequestReader, UapiError, format_set_reply, respond
 
-SOCKET_FOLDER: Final = Path("/var/run/wireguard")
 CHUNK: Final = 1 << 16
-MAX_CONNECTIONS: Final = 64
+MAX_CONNECTIONS: Final = BACKLOG
 """More clients than this wait in the backlog of the socket."""
 
 T = TypeVar("T")
-
-
-class SocketInUse(Exception):
-    """Another process answers on the socket."""
 
 
 class Configurable(Protocol):
@@ -46,102 +36,6 @@ class Configurable(Protocol):
     def configure(self, change: DeviceChange) -> None: ...
     def snapshot(self) -> DeviceSnapshot: ...
     def now(self) -> int: ...
-
-
-class UnixListener:
-    """A listening unix socket at `path` that only root can reach."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises `SocketInUse`, or OSError (no permission)."""
-        self.path = path
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            with _locked(path.parent):
-                self._take_place()
-                self._identity = _identity(path)
-        except BaseException:
-            self.socket.close()
-            raise
-
-    def fileno(self) -> int:
-        """Readable when a client waits."""
-        return self.socket.fileno()
-
-    def accept(self) -> socket.socket | None:
-        """The next client, non-blocking; None when it is gone or there is none."""
-        try:
-            client, _ = self.socket.accept()
-        except OSError:
-            return None
-        client.setblocking(False)
-        return client
-
-    @property
-    def in_place(self) -> bool:
-        """Whether `path` still is this socket, neither removed nor replaced."""
-        return _identity(self.path) == self._identity
-
-    def close(self) -> None:
-        """Stop listening and remove the file, if it still is this socket's."""
-        if self.in_place:
-            self.path.unlink(missing_ok=True)
-        self.socket.close()
-
-    def _take_place(self) -> None:
-        """Listen under another name, then take the place of a stale socket in one step.
-
-        A socket between `bind` and `listen` looks stale: `wg` would remove it.
-        """
-        hidden = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        old_mask = os.umask(0o177)
-        try:
-            self.socket.bind(str(hidden))
-        finally:
-            os.umask(old_mask)
-        try:
-            self.socket.listen(MAX_CONNECTIONS)
-            if self.path.exists():
-                _refuse_live(self.path)
-            hidden.rename(self.path)
-        except BaseException:
-            hidden.unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One at a time: two starts must not both find the other's socket stale."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _refuse_live(path: Path) -> None:
-    """Raise `SocketInUse` if somebody answers; a socket that nobody answers on is stale."""
-    if not path.is_socket():
-        raise FileExistsError(errno.EEXIST, "something that is no socket is in the way", str(path))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return
-        except OSError as error:
-            # EAGAIN: somebody listens, with a full backlog.  Anything else is no socket.
-            if error.errno != errno.EAGAIN:
-                raise
-        raise SocketInUse(f"{path} is in use: another process serves this interface")
 
 
 class UapiServer:
@@ -314,16 +208,3 @@ class _Connection:
             self._next()
         else:
             self._loop.watch(self._fd, self._ready, READ)
-
-
-def socket_path(interface: str, suffix: str = ".sock", folder: Path = SOCKET_FOLDER) -> Path:
-    """Where `wg` looks for an interface's socket."""
-    return folder / f"{interface}{suffix}"
-
-
-def serves(path: Path) -> bool:
-    """Whether a process answers on the unix socket at `path`."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-        probe.connect(str(path))
-        return True
-    return False
