@@ -28,6 +28,8 @@ WINDOW: Final = 8
 class StrictClient(ControlClient):
     """One connection.  Closing it drops a transaction that is not committed."""
 
+    HOW_TO_START = "start a strict node with `wgpy strict run --config FILE`"
+
     def check(self) -> None:
         """As for any policy, and it must be this one; raises `ControlFailed`."""
         super().check()
@@ -37,7 +39,7 @@ class StrictClient(ControlClient):
             raise ControlFailed(
                 "policy",
                 f"{self.interface} does not run a strict policy, {runs}: name another interface "
-                "with -i, or start a strict node with `wgpy strict run --config FILE`",
+                f"with -i, or {self.HOW_TO_START}",
             )
         schema = self.hello["policy"]["schema"]
         if schema != SCHEMA:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ from tests.capture.test_decrypt import tshark
 from tests.interop.tunnel import WGPY, End, iperf, make_end
 from tests.support.netns import Lab, wait_until
 from wgpy.capture.decrypt import explain
-from wgpy.capture.frames import Frame
+from wgpy.capture.frames import Frame, Secrets
+from wgpy.capture.keylog import Keys
 from wgpy.capture.pcap import read_capture
 from wgpy.capture.record import INNER, OUTER
+from wgpy.protocol.crypto import backend
 
 CLI = str(Path(sys.executable).with_name("wgpy"))
 pytestmark = pytest.mark.root
@@ -129,6 +132,47 @@ def test_capture_of_a_running_device(lab: Lab, tmp_path: Path) -> None:
     left.ping(right, "-c2", "-i0.1")
     assert path.stat().st_size == size, "the capture goes on after its client has gone"
     finish(process)
+
+
+def opened_by_transport_keys(path: Path) -> int:
+    """Data messages with contents that the keys of live sessions in the file open."""
+    keys, crypto, count = Keys(backend()), backend(), 0
+    for record in read_capture(path):
+        if isinstance(record, Secrets):
+            keys.read(record.key_log)
+    for frame in frames(path):
+        message = frame.data[28:]
+        if frame.interface == OUTER and message[0] == 4:
+            index, counter = struct.unpack_from("<IQ", message, 4)
+            known = keys.transport.get(index, [])
+            opened = [crypto.aead(bytes(k.key)).open(counter, message[16:]) for k in known]
+            count += any(opened)
+    return count
+
+
+@pytest.mark.parametrize("options", [[], ["--rekey"]], ids=["as it is", "rekey"])
+def test_a_session_that_lives_already_is_opened(
+    lab: Lab, tmp_path: Path, options: list[str]
+) -> None:
+    path, file = tmp_path / "wg.pcapng", "wg.pcapng"
+    left, right, process = two_ends(lab)
+    right.ping(left, "-c1")  # The other side initiates: ours may begin a handshake at once.
+    inside = ("env", "-C", str(tmp_path), CLI)
+    capture = left.namespace.start(*inside, "capture", left.name, file, *options)
+    assert wait_until(path.exists), "the file is in the caller's folder"
+    left.ping(right, "-c5", "-i0.1")
+    capture.terminate()
+    said = capture.communicate(timeout=20)[0]
+    finish(process)
+    assert "1 live sessions" in said
+    opened = opened_by_transport_keys(path)
+    by_wireshark = [row for row in tshark(path, "wg.type", "icmp.type") if row[0] == "4" and row[1]]
+    if options:
+        assert "1 handshakes on that were begun now" in said
+        assert len(by_wireshark) >= 8, "all but the pings of the old session's last moments"
+    else:
+        assert "--rekey begins one at once" in said
+        assert opened == 10 and not by_wireshark
 
 
 def test_capture_of_an_unknown_interface_says_so(lab: Lab, tmp_path: Path) -> None:

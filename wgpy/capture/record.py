@@ -33,8 +33,11 @@ from wgpy.protocol.constants import NS, TYPE_INITIATION, TYPE_RESPONSE
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.device import HandshakeKeys
 from wgpy.protocol.endpoint import Endpoint, format_address, parse_address
-from wgpy.protocol.events import Direction, Event, PacketDropped
+from wgpy.protocol.events import Direction, Event, PacketDropped, ResponseReceived
+from wgpy.protocol.keys import PublicKey
+from wgpy.protocol.peer import Peer
 from wgpy.protocol.policy import Buffer
+from wgpy.protocol.session import Session
 
 INNER: Final = 0
 OUTER: Final = 1
@@ -74,6 +77,7 @@ class Recorder:
         self.path = path
         self.frames = [0, 0]
         self.lost = [0, 0]
+        self.sessions = 0
         self._wall = wall
         self._rotate = rotate
         self._statics = ""
@@ -132,6 +136,22 @@ class Recorder:
         secrets = pcapng.secrets(keylog.format_handshake(keys))
         if self._rotate:
             self._handshakes.append(secrets)
+        self._flush_frames()
+        self._write(secrets)
+
+    def session(self, session: Session, local_static: bytes) -> None:
+        """Keys of a session whose handshake is not in the file, in our own line of a key log."""
+        text = keylog.format_session(
+            session.keys,
+            local_index=session.local_index,
+            remote_index=session.remote_index,
+            local_static=local_static,
+            remote_static=session.peer.public_key,
+        )
+        secrets = pcapng.secrets(text)
+        if self._rotate:
+            self._handshakes.append(secrets)
+        self.sessions += 1
         self._flush_frames()
         self._write(secrets)
 
@@ -353,6 +373,13 @@ class Recording:
         self.recorder = Recorder(path, interface.clock.wall, rotate=rotate)
         interface.on_configured.append(self._configured)
         self._configured()
+        self._opened: set[int] = set()
+        self._under_way: set[PublicKey] = set()
+        """Peers whose handshake began before the file: its ephemeral key is in no block."""
+        for peer in interface.engine.device.peers.values():
+            self._sessions_of(peer)
+            if peer.initiation is not None:
+                self._under_way.add(peer.public_key)
         self._attach(True)
 
     def stop(self) -> None:
@@ -379,12 +406,13 @@ class Recording:
         return _RecordedPath(path, self.recorder)
 
     def counts(self) -> dict[str, int]:
-        """Frames written and lost so far."""
+        """Frames written and lost so far, and sessions that were opened without handshake."""
         recorder = self.recorder
         return {
             "inner": recorder.frames[INNER],
             "outer": recorder.frames[OUTER],
             "lost": sum(recorder.lost),
+            "sessions": recorder.sessions,
         }
 
     def _configured(self) -> None:
@@ -394,3 +422,14 @@ class Recording:
     def _event(self, event: Event) -> None:
         if isinstance(event, PacketDropped):
             self.recorder.dropped(event)
+        elif isinstance(event, ResponseReceived) and event.peer in self._under_way:
+            self._under_way.discard(event.peer)
+            self._sessions_of(self._interface.engine.device.peers.get(event.peer))
+
+    def _sessions_of(self, peer: Peer | None) -> None:
+        """Keys of the sessions that `peer` has, whose handshakes the file does not show."""
+        public = self._interface.engine.device.public_key
+        for session in [] if peer is None or public is None else peer.sessions():
+            if session.local_index not in self._opened:
+                self._opened.add(session.local_index)
+                self.recorder.session(session, public)

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from wgpy.control.framing import SCHEMA, encode
 from wgpy.sockets import CONTROL, InterfaceError, answering, socket_path
@@ -32,6 +32,8 @@ class ControlFailed(InterfaceError):
 class ControlClient:
     """One connection.  Closing it ends what was begun through it."""
 
+    HOW_TO_START: ClassVar[str] = "start it with `wgpy up` or `wireguard-py`"
+
     def __init__(self, interface: str, folder: Path | None = None) -> None:
         """Says `hello`; raises `ControlFailed` when nobody answers or speaks another schema."""
         self.interface = interface
@@ -47,7 +49,8 @@ class ControlClient:
             self.check()
         except OSError as error:
             self.close()
-            raise ControlFailed("gone", _why_unreachable(interface, path, error)) from error
+            text = _why_unreachable(interface, path, error, self.HOW_TO_START)
+            raise ControlFailed("gone", text) from error
         except ControlFailed:
             self.close()
             raise
@@ -161,7 +164,7 @@ def _check(message: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _why_unreachable(interface: str, path: Path, error: OSError) -> str:
+def _why_unreachable(interface: str, path: Path, error: OSError, how_to_start: str) -> str:
     if isinstance(error, PermissionError):
         return f"{path}: no permission: run as root"
     if isinstance(error, FileNotFoundError):
@@ -169,5 +172,6 @@ def _why_unreachable(interface: str, path: Path, error: OSError) -> str:
         with contextlib.suppress(OSError):
             running = answering(CONTROL, path.parent)
         known = f"running: {', '.join(running)}" if running else "no interface of wgpy is running"
-        return f"{interface}: no control socket {path} ({known})"
+        return f"{interface}: no wireguard-py is running by this name: no control socket {path} " \
+               f"({known}): {how_to_start}"
     return f"{interface}: nobody answers at {path}: {error.strerror or error}"

@@ -24,6 +24,7 @@ class Session:
     __slots__ = (
         "born",
         "initiator",
+        "keys",
         "local_index",
         "next_counter",
         "peer",
@@ -46,6 +47,8 @@ class Session:
         replay_window: int,
     ) -> None:
         self.peer = peer
+        self.keys = keys
+        """For captures only; as secret as the ciphers, and gone with them."""
         self.sender = crypto.aead(keys.send)
         self.receiver = crypto.aead(keys.receive)
         self.local_index = local_index
