@@ -51,7 +51,7 @@ MAX_FLOWS: Final = 65_536
 class StrictPolicy:
     """The table in force; implements `wgpy.control.policy.ControlledPolicy`."""
 
-    __slots__ = ("_flows", "_old", "_seen", "loads", "table", "verdict_listener")
+    __slots__ = ("_flows", "_old", "_seen", "_told", "loads", "table", "verdict_listener")
 
     def __init__(self) -> None:
         self.table = StrictTable()
@@ -59,6 +59,9 @@ class StrictPolicy:
         self.loads = 0
         self._old: list[StrictTable] = []
         self._flows: dict[bytes, Verdict] = {}
+        """By source, destination and, of what came out of a tunnel, the peer's key."""
+        self._told: set[tuple[bytes, Verdict]] = set()
+        """Events of flows that are not remembered, because the ports decide."""
         self._seen = 0
         """The generation that the flows were judged in; another table has a greater one."""
 
@@ -68,30 +71,41 @@ class StrictPolicy:
 
     def egress(self, source: bytes, destination: bytes, packet: Buffer) -> Verdict:
         """See `StrictTable.decide`; remembered per flow until the table changes."""
-        table = self.table
-        if table.generation != self._seen:
-            self._seen = table.generation
-            self._flows.clear()
-        verdict = self._flows.get(source + destination)
+        self._refresh()
+        flow = source + destination
+        verdict = self._flows.get(flow)
         if verdict is not None:
             return verdict
-        decision = table.decide(source, destination, packet)
-        if self.verdict_listener is not None:
-            self._tell("egress", source, destination, decision)
-        if not decision.verdict.per_packet:
-            if len(self._flows) >= MAX_FLOWS:
-                self._flows.clear()
-            self._flows[source + destination] = decision.verdict
-        return decision.verdict
+        decision = self.table.decide(source, destination, packet)
+        self._tell("egress", source, destination, decision)
+        return self._remember(flow, decision.verdict)
 
     def ingress(
         self, source: bytes, destination: bytes, peer: PublicKey, packet: Buffer  # noqa: ARG002
     ) -> Verdict:
-        """See `StrictTable.decide_ingress`."""
+        """See `StrictTable.decide_ingress`; remembered per flow and peer until it changes."""
+        self._refresh()
+        flow = source + destination + peer
+        verdict = self._flows.get(flow)
+        if verdict is not None:
+            return verdict
         decision = self.table.decide_ingress(source, destination, peer)
-        if self.verdict_listener is not None:
-            self._tell("ingress", source, destination, decision)
-        return decision.verdict
+        self._tell("ingress", source, destination, decision)
+        return self._remember(flow, decision.verdict)
+
+    def _refresh(self) -> None:
+        """Forget what was said about flows before the table changed."""
+        if self.table.generation != self._seen:
+            self._seen = self.table.generation
+            self._flows.clear()
+            self._told.clear()
+
+    def _remember(self, flow: bytes, verdict: Verdict) -> Verdict:
+        if not verdict.per_packet:
+            if len(self._flows) >= MAX_FLOWS:
+                self._flows.clear()
+            self._flows[flow] = verdict
+        return verdict
 
     def malformed(self, packet: Buffer) -> Verdict:
         """Row 1."""
@@ -134,15 +148,24 @@ class StrictPolicy:
         return bool(self._old)
 
     def _tell(self, direction: str, source: bytes, destination: bytes, decision: Decision) -> None:
-        if self.verdict_listener is not None:
-            self.verdict_listener(
-                {
-                    "direction": direction,
-                    "source": format_address(source),
-                    "destination": format_address(destination),
-                    **decision_to_wire(decision),
-                }
-            )
+        """One event per flow; where the ports decide, one per flow and outcome."""
+        if self.verdict_listener is None:
+            return
+        if decision.verdict.per_packet:
+            told = (source + destination, decision.verdict)
+            if told in self._told:
+                return
+            if len(self._told) >= MAX_FLOWS:
+                self._told.clear()
+            self._told.add(told)
+        self.verdict_listener(
+            {
+                "direction": direction,
+                "source": format_address(source),
+                "destination": format_address(destination),
+                **decision_to_wire(decision),
+            }
+        )
 
 
 def load() -> StrictPolicy:
@@ -157,7 +180,7 @@ class StrictSession:
         self._policy = policy
         self._building: StrictTable | None = None
         self._broken = ""
-        self._operations: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
+        self.operations: Mapping[str, Callable[[Mapping[str, Any]], Answer]] = {
             "begin": self._begin,
             "load": self._load,
             "commit": self._commit,
@@ -175,9 +198,9 @@ class StrictSession:
 
     def request(self, op: str, message: Mapping[str, Any]) -> Answer:
         """Raises `ControlError` with code ``unknown_op``, ``invalid``, ``refused`` or ``state``."""
-        operation = self._operations.get(op)
+        operation = self.operations.get(op)
         if operation is None:
-            known = ", ".join(self._operations)
+            known = ", ".join(self.operations)
             raise ControlError("unknown_op", f"unknown operation {op!r}; the policy knows {known}")
         try:
             return operation(message)

@@ -181,6 +181,57 @@ def test_the_policy_is_asked_and_obeyed() -> None:
     assert twins.fast.pull_plaintext() == twins.plain.pull_plaintext() != []
 
 
+class Counting(Chequered):
+    """Remembers each question, with the identity of the packet that it was asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bytes]] = []
+
+    def egress(self, source: bytes, destination: bytes, packet: bytes) -> Verdict:
+        self.asked.append(("egress", destination))
+        return super().egress(source, destination, packet)
+
+    def ingress(self, source: bytes, destination: bytes, peer: object, packet: bytes) -> Verdict:
+        self.asked.append(("ingress", source))
+        return super().ingress(source, destination, peer, packet)
+
+
+def test_a_packet_from_the_host_is_judged_once() -> None:
+    """Whatever the verdict, and however many packets a super-packet is cut into."""
+    policy = Counting()
+    twins = Twins(policy=policy)
+    twins.plain.policy = Chequered()
+    for last, asked in ((2, 1), (2, 0), (3, 1), (3, 1), (4, 1)):
+        policy.asked.clear()
+        twins.read_from_tun([to(last).offloaded(1, 1368)])
+        assert policy.asked == [("egress", bytes([10, 0, 0, last]))] * asked
+
+
+def test_a_known_flow_that_waits_for_a_handshake_is_not_judged_again() -> None:
+    policy = Counting()
+    twins = Twins(policy=policy)
+    twins.plain.policy = Chequered()
+    twins.read_from_tun([to(2).offloaded(1, 1368)])
+    twins.now += 181 * NS
+    policy.asked.clear()
+    twins.read_from_tun([to(2).offloaded(1, 1368)])
+    assert policy.asked == []
+
+
+@pytest.mark.parametrize(("last", "most"), [(1, 1), (5, 10), (9, 10)])
+def test_a_packet_out_of_a_tunnel_is_judged_once(last: int, most: int) -> None:
+    """Refused and per-packet answers are asked once for each packet, the others once for all."""
+    policy = Counting()
+    twins = Twins(policy=policy)
+    twins.plain.policy = Chequered()
+    source = bytes([10, 0, 0, last])
+    inner = [p.build() for p in replace(WHOLE, source=source).segments(1000)]
+    assert len(inner) == 10
+    policy.asked.clear()
+    twins.arrive([from_remote(twins, inner)])
+    assert policy.asked == [("ingress", source)] * most
+
+
 def test_a_new_generation_forgets_what_was_learnt() -> None:
     policy = Chequered()
     twins = Twins(policy=policy)

@@ -429,7 +429,9 @@ class Recording:
     def _sessions_of(self, peer: Peer | None) -> None:
         """Keys of the sessions that `peer` has, whose handshakes the file does not show."""
         public = self._interface.engine.device.public_key
-        for session in [] if peer is None or public is None else peer.sessions():
+        if peer is None or public is None:
+            return
+        for session in peer.sessions():
             if session.local_index not in self._opened:
                 self._opened.add(session.local_index)
                 self.recorder.session(session, public)

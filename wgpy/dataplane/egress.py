@@ -47,7 +47,7 @@ from wgpy.protocol.events import Direction
 from wgpy.protocol.messages import TRANSPORT_HEADER
 from wgpy.protocol.packet import padded_size, read_addresses
 from wgpy.protocol.peer import Peer
-from wgpy.protocol.policy import Action
+from wgpy.protocol.policy import ENCRYPT, Action, Verdict
 from wgpy.protocol.session import Session
 
 TURN: Final = 64
@@ -182,18 +182,20 @@ class Egress:
                 return bytes(buffer[start + 8 : start + 40])
         return None
 
-    def _learn(self, key: bytes, start: int, size: int) -> Peer | None:
-        """Ask policy and allowed IPs; None: not simply encrypted, or not to be remembered."""
+    def _learn(self, key: bytes, start: int, size: int) -> tuple[Peer | None, Verdict | None]:
+        """Ask policy and allowed IPs: the peer of a flow that is simply encrypted from now on,
+        and the verdict, which travels with the packet: nobody asks a second time.
+        """
         packet = self._slots.view[start : start + size]
         addresses = read_addresses(packet)
         if addresses is None:
-            return None
+            return None, None
         verdict = self._device.policy.egress(addresses.source, addresses.destination, packet)
         peer = self._device.allowed_ips.lookup(addresses.destination)
         if verdict.action is not Action.ENCRYPT or verdict.per_packet or peer is None:
-            return None
+            return None, verdict
         self._flows.remember(key, peer)
-        return peer
+        return peer, verdict
 
     # 3. The session.
 
@@ -215,12 +217,16 @@ class Egress:
         slots = self._slots
         start, size = slots.starts[at], sizes[at] - VNET_SIZE
         key = self._key(start, size)
-        way = None
+        way, verdict = None, None
         if key is not None:
-            peer = self._flows.get(key) or self._learn(key, start, size)
+            peer = self._flows.get(key)
+            if peer is None:
+                peer, verdict = self._learn(key, start, size)
+            else:
+                verdict = ENCRYPT
             way = None if peer is None else self._way(peer, now)
         if way is None:
-            self._readable(start, size, now)
+            self._readable(start, size, verdict, now)
             return at + 1
         vnet = slots.buffer[start - VNET_SIZE : start]
         if vnet[1] != GSO_NONE:
@@ -234,10 +240,10 @@ class Egress:
         self._send_single(way, start, size, vnet)
         return at + 1
 
-    def _readable(self, start: int, size: int, now: int) -> None:
+    def _readable(self, start: int, size: int, verdict: Verdict | None, now: int) -> None:
         """The engine's own path, whole packet by whole packet."""
         packets = self._splitter.packets(self._slots.buffer, start, size)
-        self._engine.send(packets, now=now)
+        self._engine.send(packets, now=now, verdict=verdict)
         self._carry_out()
 
     # 4. Cut or gather, 5. seal, 6. send.

@@ -28,7 +28,7 @@ from wgpy.protocol.engine import Engine
 from wgpy.protocol.events import Direction, KeepaliveReceived
 from wgpy.protocol.packet import read_addresses
 from wgpy.protocol.peer import Peer
-from wgpy.protocol.policy import Action
+from wgpy.protocol.policy import Action, Verdict
 from wgpy.protocol.session import Session
 
 MAX_LONG: Final = 8
@@ -65,6 +65,13 @@ class PacketSink(Protocol):
     udp_offload: bool
 
     def write_from(self, view: memoryview) -> bool: ...
+
+
+Judged = tuple[int, Verdict | None]
+"""Total length of a well-formed packet that may pass, else 0 and the verdict that refused it;
+the verdict travels with the packet, so that nobody asks the policy a second time."""
+UNKNOWN: Final = (0, None)
+"""The readable path looks at the packet and asks."""
 
 
 class Messages(NamedTuple):
@@ -285,39 +292,39 @@ class Ingress:
 
     # 6. Inner source and policy, per flow.
 
-    def _allowed(self, packet: memoryview, peer: Peer) -> int:
-        """Total length of a well-formed packet that may pass; 0: ask the readable path."""
+    def _judge(self, packet: memoryview, peer: Peer) -> Judged:
+        """What is known of a packet; no length: the readable path decides."""
         size = len(packet)
         first = packet[0]
         if first >> 4 == 4 and size >= 20:
             total = packet[2] << 8 | packet[3]
             if not 20 <= (first & 15) * 4 <= total <= size:
-                return 0
+                return UNKNOWN
             key = bytes(packet[12:20])
         elif first >> 4 == 6 and size >= 40:
             total = 40 + (packet[4] << 8 | packet[5])
             if total > size:
-                return 0
+                return UNKNOWN
             key = bytes(packet[8:40])
         else:
-            return 0
-        if self._flows.get(key) is peer or self._learn(key, packet, total, peer):
-            return total
-        return 0
+            return UNKNOWN
+        if self._flows.get(key) is peer:
+            return total, None
+        return self._learn(key, packet, total, peer)
 
-    def _learn(self, key: bytes, packet: memoryview, total: int, peer: Peer) -> bool:
-        """Ask allowed IPs and policy; False: refused, or not to be remembered."""
+    def _learn(self, key: bytes, packet: memoryview, total: int, peer: Peer) -> Judged:
+        """Ask allowed IPs and policy; no length: refused, or not to be remembered."""
         device = self._device
         addresses = read_addresses(packet)
         if addresses is None or device.allowed_ips.lookup(addresses.source) is not peer:
-            return False
+            return UNKNOWN
         verdict = device.policy.ingress(
             addresses.source, addresses.destination, peer.public_key, packet[:total]
         )
         if verdict.action is not Action.ACCEPT or verdict.per_packet:
-            return False
+            return 0, verdict
         self._flows.remember(key, peer)
-        return True
+        return total, None
 
     # 7. Merge and write.
 
@@ -327,8 +334,11 @@ class Ingress:
         end = at + count
         while at < end:
             used, merged = 1, None
-            if end - at > 1 and self._allowed(rows.plaintexts[at], peer):
-                used, merged = self._merger.merge(rows, at, end - at, last)
+            first: Judged | None = None
+            if end - at > 1:
+                first = self._judge(rows.plaintexts[at], peer)
+                if first[0]:
+                    used, merged = self._merger.merge(rows, at, end - at, last)
             if merged is not None:
                 self._device.delivered.add(used, len(merged) - VNET_SIZE)
                 if not self._write(merged):
@@ -336,16 +346,19 @@ class Ingress:
             else:
                 for index in range(at, at + used):
                     size = last if index == end - 1 else rows.plain
-                    self._deliver_alone(peer, index * rows.stride + BODY, size, now)
+                    start = index * rows.stride + BODY
+                    self._deliver_alone(peer, start, size, now, first if index == at else None)
             at += used
 
-    def _deliver_alone(self, peer: Peer, start: int, size: int, now: int) -> None:
+    def _deliver_alone(
+        self, peer: Peer, start: int, size: int, now: int, judged: Judged | None = None
+    ) -> None:
         """A packet of `size` bytes, padding included, at `start` of the slab."""
         slab = self._slab
         packet = slab.view[start : start + size]
-        total = self._allowed(packet, peer)
+        total, verdict = judged or self._judge(packet, peer)
         if not total:
-            inbound.deliver(self._device, peer, bytes(packet), now)
+            inbound.deliver(self._device, peer, bytes(packet), now, verdict)
             self._carry_out()
             return
         self._device.delivered.add(1, total)

@@ -42,6 +42,7 @@ from wgpy.protocol.events import Direction
 from wgpy.protocol.keys import PublicKey
 from wgpy.protocol.noise import TransportKeys
 from wgpy.protocol.peer import Peer
+from wgpy.protocol.policy import Verdict
 
 # Messages to the owner begin with one of these, then virtio header and packet.
 ASK: Final = b"?"
@@ -138,10 +139,10 @@ class Sender(Egress):
             self._sockets.forget()
             self._queue.mtu = self._engine.mtu = self._board.mtu
 
-    def _learn(self, key: bytes, start: int, size: int) -> Peer | None:
-        """Always None: if the owner is asked, it has this packet, and the next are ours."""
+    def _learn(self, key: bytes, start: int, size: int) -> tuple[Peer | None, Verdict | None]:
+        """Always nothing: if the owner is asked, it has this packet, and the next are ours."""
         if key in self._denied:
-            return None
+            return None, None
         self._publish()
         self._gate.release()
         try:
@@ -151,14 +152,14 @@ class Sender(Egress):
             self._refresh()
         self._handed_over = True
         if answer[1] != self._generation:
-            return None
+            return None, None
         if answer[0] == GRANT:
             self._flows.remember(key, self._peer(answer))
         else:
             if len(self._denied) >= MAX_FLOWS:
                 self._denied.clear()
             self._denied.add(key)
-        return None
+        return None, None
 
     def _ask(self, start: int, size: int) -> tuple[Any, ...]:
         packet = self._slots.view[start - VNET_SIZE : start + size]
@@ -212,7 +213,7 @@ class Sender(Egress):
             self._peers[slot] = peer
         return peer
 
-    def _readable(self, start: int, size: int, now: int) -> None:
+    def _readable(self, start: int, size: int, verdict: Verdict | None, now: int) -> None:  # noqa: ARG002
         """What is not simply sealed goes to the owner; the newest is lost if it has no room."""
         if self._handed_over:
             self._handed_over = False

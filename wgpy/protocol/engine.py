@@ -26,7 +26,7 @@ from wgpy.protocol.device import Device, HandshakeKeys
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.events import Direction, Event, HandshakeGaveUp, KeysErased
 from wgpy.protocol.peer import Peer
-from wgpy.protocol.policy import Buffer, EncryptAll, PacketPolicy
+from wgpy.protocol.policy import Buffer, EncryptAll, PacketPolicy, Verdict
 from wgpy.protocol.settings import Deadline, DeviceChange, DeviceSnapshot
 from wgpy.protocol.tai64n import TimestampSource
 from wgpy.protocol.timers import Timer
@@ -61,10 +61,15 @@ class Engine:
         for datagram in datagrams:
             inbound.receive_datagram(self.device, datagram, now)
 
-    def send(self, packets: Iterable[bytes], *, now: int) -> None:
-        """Inner packets in, as the host sends them."""
+    def send(
+        self, packets: Iterable[bytes], *, now: int, verdict: Verdict | None = None
+    ) -> None:
+        """Inner packets in, as the host sends them.
+
+        `verdict` is the policy's on all of them, of one flow, where it was asked already.
+        """
         for packet in packets:
-            outbound.send_packet(self.device, packet, now)
+            outbound.send_packet(self.device, packet, now, verdict)
 
     def pull_datagrams(self) -> list[Datagram]:
         """Outer datagrams out; each is given once."""

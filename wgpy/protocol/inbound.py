@@ -41,7 +41,7 @@ from wgpy.protocol.messages import (
 )
 from wgpy.protocol.packet import read_addresses
 from wgpy.protocol.peer import Peer
-from wgpy.protocol.policy import Action, Buffer
+from wgpy.protocol.policy import Action, Buffer, Verdict
 from wgpy.protocol.session import Session
 from wgpy.protocol.timers import Timer
 
@@ -239,8 +239,13 @@ def receive_transport(device: Device, data: Buffer, source: Endpoint, now: int) 
     deliver(device, peer, plaintext, now)
 
 
-def deliver(device: Device, peer: Peer, plaintext: bytes, now: int) -> None:
-    """Trim padding, check the inner source against allowed IPs and policy, hand out (§3)."""
+def deliver(
+    device: Device, peer: Peer, plaintext: bytes, now: int, verdict: Verdict | None = None
+) -> None:
+    """Trim padding, check the inner source against allowed IPs and policy, hand out (§3).
+
+    `verdict` is the policy's, if it was asked already.
+    """
     addresses = read_addresses(plaintext)
     if addresses is None:
         device.drop(DropReason.INNER_MALFORMED, now, peer=peer, packet=plaintext)
@@ -249,9 +254,10 @@ def deliver(device: Device, peer: Peer, plaintext: bytes, now: int) -> None:
     if device.allowed_ips.lookup(addresses.source) is not peer:
         device.drop(DropReason.SOURCE_NOT_ALLOWED, now, peer=peer, packet=packet)
         return
-    verdict = device.policy.ingress(
-        addresses.source, addresses.destination, peer.public_key, packet
-    )
+    if verdict is None:
+        verdict = device.policy.ingress(
+            addresses.source, addresses.destination, peer.public_key, packet
+        )
     if verdict.action is not Action.ACCEPT:
         reason = verdict.reason or DropReason.POLICY_DENIED
         device.drop(reason, now, peer=peer, packet=packet)

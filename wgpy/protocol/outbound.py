@@ -19,7 +19,7 @@ from wgpy.protocol.keys import PrivateKey
 from wgpy.protocol.messages import TRANSPORT_HEADER
 from wgpy.protocol.packet import Addresses, padded_size, read_addresses
 from wgpy.protocol.peer import Peer
-from wgpy.protocol.policy import Action
+from wgpy.protocol.policy import Action, Verdict
 from wgpy.protocol.session import Session
 from wgpy.protocol.timers import Timer
 
@@ -27,15 +27,15 @@ KEEPALIVE = b""
 """An empty inner packet (§6.5)."""
 
 
-def send_packet(device: Device, packet: bytes, now: int) -> None:
-    """Take one inner packet from the host."""
+def send_packet(device: Device, packet: bytes, now: int, verdict: Verdict | None = None) -> None:
+    """Take one inner packet from the host; `verdict` is the policy's, if it was asked already."""
     addresses = read_addresses(packet)
     if not device.up:
         device.drop(DropReason.DEVICE_DOWN, now, direction=Direction.EGRESS, packet=packet)
         return
     if addresses is None:
         verdict = device.policy.malformed(packet)
-    else:
+    elif verdict is None:
         verdict = device.policy.egress(addresses.source, addresses.destination, packet)
     if verdict.action is Action.PLAINTEXT:
         device.plaintext.append(packet)
