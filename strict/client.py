@@ -49,11 +49,6 @@ class StrictClient(ControlClient):
                 f"speaks schema {SCHEMA}: use the same version of both",
             )
 
-    def mode(self) -> str | None:
-        """The mode in force now; None before a table is loaded."""
-        config = self.request("status")["policy"]["config"]
-        return None if config is None else str(config["mode"])
-
     def replace(self, config: TableConfig, nodes: Iterable[Node], entries: Iterable[Entry]) -> None:
         """Put a whole new table in force, all at once or not at all."""
         self.request("begin", config=config_to_wire(config))

@@ -17,16 +17,7 @@ from testbed.cluster import Cluster, wait_until
 from testbed.dataplane import DEVICE
 from wgpy.control.client import ControlFailed
 
-__all__ = [
-    "ControlFailed",
-    "backstop",
-    "connection",
-    "drops",
-    "live_mode",
-    "status",
-    "wait_known",
-    "wait_mode",
-]
+__all__ = ["ControlFailed", "backstop", "connection", "drops", "status", "wait_known", "wait_mode"]
 
 
 @contextmanager
@@ -65,17 +56,11 @@ def backstop(cluster: Cluster, node: str) -> dict[str, int]:
     return found
 
 
-def live_mode(cluster: Cluster, node: str) -> str | None:
-    """The mode that the table of `node` is in now; None before it is loaded."""
-    with connection(cluster, node) as client:
-        return client.mode()
-
-
 def wait_mode(cluster: Cluster, node: str, mode: str, seconds: float = 15) -> None:
     """Until the table of `node` is in `mode`; raises TimeoutError."""
 
     def there() -> bool:
-        return live_mode(cluster, node) == mode
+        return bool(status(cluster, node)["policy"]["config"]["mode"] == mode)
 
     if not wait_until(there, seconds):
         raise TimeoutError(f"{node} is not in {mode} mode")

@@ -24,10 +24,12 @@ from wgpy.protocol.crypto import backend
 from wgpy.protocol.endpoint import Endpoint, Prefix
 from wgpy.protocol.keys import PrivateKey, PublicKey
 from wgpy.protocol.settings import AllowedIp, DeviceChange, DeviceSnapshot, PeerChange
+from wgpy.sockets import socket_path
 from wgpy.uapi import GET, format_set, parse_get, parse_set_reply
 
 DEVICE = "wg0"
-SOCKET = f"run/wireguard/{DEVICE}.sock"
+SOCKET = socket_path(DEVICE).relative_to("/var")
+"""Below a node's root: there /var/run is /run, and the link would lead out of it."""
 
 
 class DataPlaneError(Exception):

@@ -42,7 +42,7 @@ def test_what_the_host_sends(told) -> None:
 
 
 def test_what_a_tunnel_delivers(told) -> None:
-    twins, policy, events = told
+    twins, _, events = told
     for _ in range(2):
         twins.remote.send(SEGMENTS, now=twins.now)
         datagrams = [bytes(d.data) for d in twins.remote.pull_datagrams()]

@@ -22,7 +22,12 @@ def key_log(path: str) -> Attachment:
 
     def attach(interface: Interface) -> Callable[[], None]:
         interface.log_keys(file)
-        return file.close
+
+        def stop() -> None:
+            interface.log_keys(file, on=False)
+            file.close()
+
+        return stop
 
     return attach
 

@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "down": ("wgpy.cli.down:down", "Take a tunnel down again."),
     "genkey": ("wgpy.cli.genkey:genkey", "Print a new private key."),
     "genpsk": ("wgpy.cli.genpsk:genpsk", "Print a new preshared key."),
+    "metrics": ("wgpy.cli.metrics:metrics", "Serve Prometheus metrics of interfaces."),
     "ping": ("wgpy.cli.ping:ping", "Test a peer at three layers: UDP, WireGuard, inner IP."),
     "pubkey": ("wgpy.cli.pubkey:pubkey", "Print the public key of a private key."),
     "show": ("wgpy.cli.show:show", "Show interfaces, peers, timers and drops."),
