@@ -20,15 +20,15 @@ from pathlib import Path
 from testbed.namespaces import Namespace, start_time
 from testbed.privileges import find_tool
 from testbed.topology import LISTEN_PORT, Network, Node, Topology
+from wgpy import sockets
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.endpoint import Endpoint, Prefix
 from wgpy.protocol.keys import PrivateKey, PublicKey
 from wgpy.protocol.settings import AllowedIp, DeviceChange, DeviceSnapshot, PeerChange
-from wgpy.sockets import socket_path
 from wgpy.uapi import GET, format_set, parse_get, parse_set_reply
 
 DEVICE = "wg0"
-SOCKET = socket_path(DEVICE).relative_to("/var")
+SOCKET = sockets.socket_path(DEVICE).relative_to("/var")
 """Below a node's root: there /var/run is /run, and the link would lead out of it."""
 
 
