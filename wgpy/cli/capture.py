@@ -81,9 +81,10 @@ def _what_opens(counts: Mapping[str, Any], rekey: bool) -> str:
     sessions, handshakes = counts["sessions"], counts["handshakes"]
     if not sessions:
         return "no session is live: every program opens the data, from the first handshake on"
-    text = f"{sessions} live sessions: `wgpy decrypt` opens them from the first packet on; "
+    plural = "" if sessions == 1 else "s"
+    text = f"{sessions} live session{plural}: `wgpy decrypt` opens them from the first packet on; "
     if rekey and handshakes:
-        return f"{text}Wireshark from the {handshakes} handshakes on that were begun now"
+        return f"{text}Wireshark from the handshakes on that were begun now ({handshakes})"
     if rekey:
         return f"{text}Wireshark from the next handshake on: one began less than 5 s ago"
     return f"{text}Wireshark from the next handshake on (--rekey begins one at once)"
