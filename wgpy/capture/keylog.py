@@ -7,19 +7,36 @@
 
 Order matters: a line belongs to the ones before it.  The same text is the content of a
 pcapng Decryption Secrets Block.  Everything here is secret.
+
+One line is our own.  It opens the data of a session whose handshake nobody saw:
+
+    TRANSPORT_KEY = 0x<receiver index, 8 hex digits> <key, base64> [<sender, base64>]
+
+It opens data messages with that receiver index: one direction of one session, so a session
+has two lines.  The sender's public key is optional.  Its order does not matter, and
+Wireshark skips it (tests/capture checks that, in a file and in a block).
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from wgpy.protocol.crypto import Crypto
 from wgpy.protocol.device import HandshakeKeys
-from wgpy.protocol.keys import Key, KeyFormatError, PresharedKey, PrivateKey, PublicKey
+from wgpy.protocol.keys import (
+    Key,
+    KeyFormatError,
+    PresharedKey,
+    PrivateKey,
+    PublicKey,
+    SecretKey,
+)
+from wgpy.protocol.noise import TransportKeys
 
 ENVIRONMENT = "WGPY_KEYLOG"
 """Environment variable that names a key log file to write, as SSLKEYLOGFILE does for TLS."""
@@ -29,11 +46,20 @@ _NAMES = (
     "REMOTE_STATIC_PUBLIC_KEY",
     "LOCAL_EPHEMERAL_PRIVATE_KEY",
     "PRESHARED_KEY",
+    "TRANSPORT_KEY",
 )
+_INDEX = re.compile(r"0x[0-9a-fA-F]{1,8}")
 
 
 class KeyLogError(ValueError):
-    """A line that is no key log line; names the line, never a key."""
+    """A line that is not a key log line; names the line, never a key."""
+
+
+class TransportKey(NamedTuple):
+    """The key of one direction of a session, and who sends on it where that is known."""
+
+    key: SecretKey
+    sender: PublicKey | None
 
 
 def _line(name: str, key: bytes) -> str:
@@ -56,11 +82,33 @@ def format_statics(private: bytes, publics: Iterable[bytes]) -> str:
     return text + "".join(_line("REMOTE_STATIC_PUBLIC_KEY", public) for public in publics)
 
 
+def format_session(
+    keys: TransportKeys,
+    *,
+    local_index: int,
+    remote_index: int,
+    local_static: bytes,
+    remote_static: bytes,
+) -> str:
+    """The lines that open a session which is already established, both directions.
+
+    `keys` are from the local side.  A message carries its *receiver's* index: what we receive
+    has `local_index`, what we send has `remote_index` (§5.4.6).
+    """
+    received = (local_index, keys.receive, remote_static)
+    sent = (remote_index, keys.send, local_static)
+    return "".join(
+        f"TRANSPORT_KEY = 0x{index:08x} {Key(key).base64} {Key(sender).base64}\n"
+        for index, key, sender in (received, sent)
+    )
+
+
 @dataclass(slots=True)
 class Keys:
     """What is known: private keys by their public key, and names of peers.
 
     `preshared` are tried in order; no preshared key is always tried as well.
+    `transport` are keys by receiver index; an index that was used twice has several.
     """
 
     crypto: Crypto
@@ -68,6 +116,7 @@ class Keys:
     ephemerals: dict[bytes, PrivateKey] = field(default_factory=dict, repr=False)
     preshared: list[PresharedKey] = field(default_factory=list, repr=False)
     publics: dict[bytes, PublicKey] = field(default_factory=dict)
+    transport: dict[int, list[TransportKey]] = field(default_factory=dict, repr=False)
 
     def read(self, text: str, name: str = "key log") -> None:
         """Add a key log's keys; raises `KeyLogError` and adds nothing of the bad line."""
@@ -82,7 +131,10 @@ class Keys:
                     f" one of {', '.join(_NAMES)}"
                 )
             try:
-                self._add(kind, value)
+                if kind == "TRANSPORT_KEY":
+                    self._add_transport(value)
+                else:
+                    self._add(kind, value)
             except KeyFormatError as error:
                 raise KeyLogError(f"{name}: line {number}: {kind}: {error}") from error
 
@@ -102,6 +154,19 @@ class Keys:
                 self.publics[public] = public
             else:
                 self.ephemerals[public] = private
+
+    def _add_transport(self, value: str) -> None:
+        index, *texts = value.split() or [""]
+        if not _INDEX.fullmatch(index) or not 1 <= len(texts) <= 2:
+            raise KeyFormatError(
+                "expected 0xINDEX KEY [SENDER]: the receiver index in hex, the key and the"
+                " sender's public key in base64"
+            )
+        sender = PublicKey.from_base64(texts[1]) if len(texts) == 2 else None
+        found = TransportKey(SecretKey.from_base64(texts[0]), sender)
+        known = self.transport.setdefault(int(index, 16), [])
+        if found not in known:
+            known.append(found)
 
 
 class KeyLogFile:
