@@ -27,6 +27,21 @@ _BUFFER = 1 << 18
 LINKTYPE_MASK = 0x0FFFFFFF
 
 
+class _Unpacked(io.RawIOBase):
+    """A gzip stream, read as far as it goes: `GzipFile.read` throws away what precedes an error."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = gzip.GzipFile(fileobj=file, mode="rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class Capture:
     """A file to be read once, from its beginning: pcap or pcapng, plain or gzip.
 
@@ -61,10 +76,9 @@ class Capture:
 
     def _records(self) -> Iterator[Frame | Secrets]:
         # `peek` gives what one read gives, and every writer writes a whole header at once.
-        file = io.BufferedReader(self._raw, _BUFFER)
+        file: Any = io.BufferedReader(self._raw, _BUFFER)
         if file.peek(2)[:2] == b"\x1f\x8b":
-            unpacked: Any = gzip.GzipFile(fileobj=file, mode="rb")
-            file = io.BufferedReader(unpacked, _BUFFER)
+            file = io.BufferedReader(_Unpacked(file), _BUFFER)
         if file.peek(4)[:4] == struct.pack("<I", pcapng.SECTION_HEADER):
             yield from pcapng.read(file, self._name)
         else:
