@@ -115,7 +115,7 @@ class Recorder:
         return known
 
     def dropped(self, event: PacketDropped) -> None:
-        """Comment the frame that was dropped; a packet of which only the head is known gets a frame."""
+        """Comment the dropped frame; a packet of which only the head is known gets a frame."""
         comment = f"{event.reason.name}: {event.reason.sentence}"
         for frame in self._pending:
             if not frame.comments and _is_about(event, frame):
