@@ -73,6 +73,38 @@ def write_report(recordings: list[Recording], folder: Path) -> None:
 
 
 @bench.command()
+@click.option("--frames", type=click.IntRange(1), default=122_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def decrypt(frames: int, rounds: int, as_json: bool) -> None:
+    """`wgpy decrypt` beside tshark on one capture, interleaved."""
+    import shutil
+    import subprocess
+    import tempfile
+
+    from benchmarks import captures
+
+    if shutil.which("tshark") is None:
+        raise click.ClickException("tshark is not installed: apt-get install tshark")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tunnel.pcapng"
+        click.echo(f"making a capture of {frames} frames", err=True)
+        made = captures.write_capture(path, frames)
+        try:
+            taken = captures.compare(path, rounds, lambda text: click.echo(text, err=True))
+        except subprocess.CalledProcessError as error:
+            raise click.ClickException(f"{error.cmd[0]} ended with {error.returncode}") from error
+    ratio = taken["wgpy"] / taken["tshark"]
+    if as_json:
+        click.echo(json.dumps({"frames": made, "rounds": rounds, "seconds": taken, "ratio": ratio}))
+    else:
+        click.echo(
+            f"{made} frames, median of {rounds}: tshark {taken['tshark']:.1f} s,"
+            f" wgpy {taken['wgpy']:.1f} s: {ratio:.1f} times as long"
+        )
+
+
+@bench.command()
 @click.option("--impl", "implementations", multiple=True, metavar="NAME|NAME=PATH",
               help="What to measure, repeatable: none, kernel, wireguard-go, wgpy, "
               "'wgpy --turbo', 'wgpy --no-offload', 'wgpy --workers 2', or LABEL=PATH of any "

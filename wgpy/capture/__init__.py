@@ -1,6 +1,7 @@
-"""Captures that open in Wireshark, and opening captures of anybody.
+"""Captures that open in Wireshark, and opening captures of any program.
 
-`pcapng` and `pcap` are the file formats, `link` gets from frames to UDP payloads,
-`keylog` is Wireshark's key log, `follow` understands WireGuard traffic with those keys,
-`record` writes what a running device does.
+`pcapng` and `pcap` are the file formats; `dissect` gets from frames to UDP payloads through
+the layers of `link` and `layers`; `keylog` is Wireshark's key log; `follow` understands
+WireGuard traffic with those keys, `sessions` without; `decrypt` and `explained` make JSON and
+lines of that; `record` writes what a running device does.
 """

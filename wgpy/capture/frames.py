@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 
 class CaptureError(Exception):
-    """A file that is no capture, or is damaged; names the file, the place and the problem."""
+    """A file that is not a capture, or is damaged; names the file, the place and the problem."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One captured packet.  `number` counts from 1 as in Wireshark, `at` is ns since 1970."""
+class Frame(NamedTuple):
+    """One captured packet.  `number` counts from 1 as in Wireshark, `at` is ns since 1970.
+
+    `original_size` is more than ``len(data)`` where a snap length cut the frame.
+    """
 
     number: int
     at: int

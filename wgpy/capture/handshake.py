@@ -7,15 +7,21 @@ and uses the private key that is known of one of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from wgpy.capture.keylog import Keys
 from wgpy.protocol.crypto import Aead, Crypto, LowOrderError
 from wgpy.protocol.drops import DropReason
-from wgpy.protocol.endpoint import Endpoint
-from wgpy.protocol.keys import NO_PRESHARED_KEY
+from wgpy.protocol.keys import NO_PRESHARED_KEY, PublicKey
 from wgpy.protocol.messages import Initiation, Response
 from wgpy.protocol.noise import Transcript, TransportKeys
 from wgpy.protocol.replay import ReplayWindow
+
+
+class Sealed(NamedTuple):
+    """A message that the known keys do not open, and which key would."""
+
+    reason: str
 
 
 @dataclass(slots=True)
@@ -32,19 +38,27 @@ class SeenInitiation:
 
 
 class SeenSession:
-    """One direction of a session: `sender` is the public key of who sends on it."""
+    """What opens one direction of a session; `sender` is the public key of who sends on it.
 
-    __slots__ = ("born", "cipher", "frame", "sender", "source", "window")
+    `born` is when the handshake ended, None where it is not in the capture.
+    """
+
+    __slots__ = ("born", "cipher", "frame", "sender", "window")
 
     def __init__(
-        self, crypto: Crypto, key: bytes, sender: bytes, frame: int, born: int, window: int
+        self,
+        crypto: Crypto,
+        key: bytes,
+        sender: bytes | None,
+        frame: int | None,
+        born: int | None,
+        window: int,
     ) -> None:
         self.cipher: Aead = crypto.aead(key)
         self.sender = sender
         self.frame = frame
         self.born = born
         self.window = ReplayWindow(window)
-        self.source: Endpoint | None = None
 
 
 def _dh(keys: Keys, one: bytes, other: bytes) -> bytes | None:
@@ -59,8 +73,8 @@ def _dh(keys: Keys, one: bytes, other: bytes) -> bytes | None:
 
 def open_initiation(
     keys: Keys, message: Initiation, responder: bytes, frame: int
-) -> SeenInitiation | DropReason | None:
-    """What an initiation to `responder` says; None without a key for it."""
+) -> SeenInitiation | DropReason | Sealed:
+    """What an initiation to `responder` says."""
     ephemeral = message.unencrypted_ephemeral
     transcript = Transcript.begin(keys.crypto, responder, None)
     transcript.mix_key("e", ephemeral)
@@ -68,13 +82,19 @@ def open_initiation(
     try:
         shared = _dh(keys, ephemeral, responder)
         if shared is None:
-            return None
+            return Sealed(
+                f"opening it takes the static private key of {_short(responder)}, its responder,"
+                " or the initiator's ephemeral one; the initiator's static key alone opens nothing"
+            )
         initiator = transcript.open("s", transcript.mix_dh("es", shared), message.encrypted_static)
         if initiator is None:
             return DropReason.STATIC_INVALID
         shared = _dh(keys, initiator, responder)
         if shared is None:
-            return None
+            return Sealed(
+                f"it is from {_short(initiator)}; the rest takes the static private key of"
+                " either side"
+            )
     except LowOrderError:
         return DropReason.LOW_ORDER_KEY
     timestamp = transcript.open("{t}", transcript.mix_dh("ss", shared), message.encrypted_timestamp)
@@ -87,8 +107,12 @@ def open_initiation(
 
 def open_response(
     keys: Keys, initiation: SeenInitiation, message: Response
-) -> TransportKeys | DropReason | None:
-    """Keys of both directions (`send` is the initiator's); None without a key for it."""
+) -> TransportKeys | DropReason | Sealed:
+    """Keys of both directions (`send` is the initiator's).
+
+    A response that no known preshared key opens is `Sealed`, not invalid: the key log may
+    lack the right one.
+    """
     ephemeral = message.unencrypted_ephemeral
     try:
         shared = _dh(keys, initiation.ephemeral, ephemeral)
@@ -96,7 +120,10 @@ def open_response(
     except LowOrderError:
         return DropReason.LOW_ORDER_KEY
     if shared is None or static is None:
-        return None
+        return Sealed(
+            "the data takes an ephemeral private key and the static one of the same side"
+            " (LOCAL_EPHEMERAL_PRIVATE_KEY): static keys alone do not open it"
+        )
     for preshared in (NO_PRESHARED_KEY, *keys.preshared):
         transcript = Transcript(keys.crypto, initiation.chaining_key, initiation.hash)
         transcript.mix_key("e", ephemeral)
@@ -106,4 +133,8 @@ def open_response(
         key = transcript.mix_psk("psk", preshared)
         if transcript.open("{}", key, message.encrypted_nothing) is not None:
             return TransportKeys(*transcript.split())
-    return DropReason.RESPONSE_INVALID
+    return Sealed("it opens with none of the preshared keys known: one is missing, or it is forged")
+
+
+def _short(public: bytes) -> str:
+    return f"{PublicKey(public).base64[:8]}…"

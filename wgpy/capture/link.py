@@ -1,136 +1,94 @@
-"""From a captured frame to the UDP payload in it.
+"""Where a frame's network layer begins, for each link type that is read; and UDP packets.
 
-Link types: Ethernet (VLAN tags skipped), raw IP, BSD loopback, Linux cooked v1 and v2.
-IPv4 and IPv6 with options and extension headers; fragments are put together.
+Link types are those of tcpdump.org/linktypes.html.  What stands above the link layer is
+`layers`; `dissect` walks both.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from wgpy.capture.frames import Frame
+from wgpy.capture.layers import (
+    ETHERNET_FRAME,
+    IP,
+    PPP_FRAME,
+    Unread,
+    ether_type,
+    llc,
+)
 from wgpy.protocol.endpoint import Endpoint
 
-ETHERNET, NULL, RAW, SLL, SLL2 = 1, 0, 101, 113, 276
-_RAW_TYPES = {RAW, 12, 14, 228, 229}
-_IPV4, _IPV6 = 0x0800, 0x86DD
-_VLAN_TYPES = {0x8100, 0x88A8, 0x9100}
-_UDP, _FRAGMENT = 17, 44
-_EXTENSIONS = {0, 43, 60}
-_MAX_FRAGMENTED = 1024
+NULL, ETHERNET, PPP, RAW, SLL, SLL2 = 0, 1, 9, 101, 113, 276
+_PPP_HDLC, _PPP_ETHER, _CISCO_HDLC, _WIFI, _LOOP, _ENC, _RADIOTAP = 50, 51, 104, 105, 108, 109, 127
+_NAMES: Final = {
+    6: "Token Ring", 7: "ARCNET", 8: "SLIP", 10: "FDDI", 107: "Frame Relay", 117: "pflog",
+    119: "Prism", 147: "user 0", 148: "user 1", 163: "802.11 AVS", 187: "Bluetooth", 189: "USB",
+    195: "802.15.4", 201: "Bluetooth", 220: "USB", 227: "CAN", 249: "USB", 253: "netlink",
+    252: "exported PDU", 258: "pktap",
+}  # fmt: skip
+_UDP: Final = 17
 
 
 class Udp(NamedTuple):
-    """A UDP datagram: endpoints and payload."""
+    """A UDP datagram: endpoints, the payload that was captured, and the bytes that were not."""
 
     source: Endpoint
     destination: Endpoint
     payload: bytes
+    missing: int = 0
 
 
-def network_layer(frame: Frame) -> bytes | None:
-    """The IP packet in a frame, or None."""
-    data, kind = frame.data, frame.link_type
-    if kind in _RAW_TYPES:
-        return data
-    if kind == NULL:
-        return data[4:]
-    if kind == SLL:
-        return _after_type(data, 14)
-    if kind == SLL2:
-        return data[20:] if int.from_bytes(data[:2]) in (_IPV4, _IPV6) else None
-    if kind == ETHERNET:
-        return _after_type(data, 12)
-    return None
+def network_layer(link_type: int, data: bytes) -> tuple[int, int]:
+    """What the frame holds (an EtherType or one of `layers`) and where it begins.
+
+    Raises `Unread` with the reason for a link type that is not read.
+    """
+    if link_type == ETHERNET:
+        return ETHERNET_FRAME, 0
+    if link_type == SLL2:
+        return ether_type(data, 0), 20
+    start = _STARTS.get(link_type)
+    if start is not None:
+        return start
+    if link_type == SLL:
+        return _sll(data)
+    if link_type == _CISCO_HDLC:
+        return ether_type(data, 2), 4
+    if link_type == _WIFI:
+        return _wifi(data, 0)
+    if link_type == _RADIOTAP:
+        return _wifi(data, int.from_bytes(data[2:4], "little"))
+    name = _NAMES.get(link_type)
+    raise Unread(f"link type {link_type}" + (f" ({name})" if name else ""))
 
 
-def _after_type(data: bytes, place: int) -> bytes | None:
-    """What follows the EtherType at `place`, VLAN tags skipped."""
-    kind = int.from_bytes(data[place : place + 2])
-    while kind in _VLAN_TYPES:
-        place += 4
-        kind = int.from_bytes(data[place : place + 2])
-    return data[place + 2 :] if kind in (_IPV4, _IPV6) else None
+_STARTS: Final = {
+    NULL: (IP, 4), _LOOP: (IP, 4), _ENC: (IP, 12),
+    RAW: (IP, 0), 12: (IP, 0), 14: (IP, 0), 228: (IP, 0), 229: (IP, 0),
+    PPP: (PPP_FRAME, 0), _PPP_HDLC: (PPP_FRAME, 0), _PPP_ETHER: (0x8864, 0),
+}  # fmt: skip
 
 
-class _Part(NamedTuple):
-    offset: int
-    more: bool
-    data: bytes
+def _sll(data: bytes) -> tuple[int, int]:
+    """Linux cooked v1: 802.2 frames have type 4 where others have an EtherType."""
+    kind = ether_type(data, 14)
+    return llc(data, 16) if kind == 4 else (kind, 16)
 
 
-class Reassembler:
-    """Takes frames in order, gives UDP datagrams; holds a bounded number of fragments."""
-
-    def __init__(self) -> None:
-        self._parts: dict[tuple[bytes, bytes, int], list[_Part]] = {}
-
-    def datagram(self, frame: Frame) -> Udp | None:
-        """The UDP datagram that this frame completes, or None."""
-        packet = network_layer(frame)
-        if not packet:
-            return None
-        try:
-            return self._ipv4(packet) if packet[0] >> 4 == 4 else self._ipv6(packet)
-        except (struct.error, IndexError):
-            return None
-
-    def _ipv4(self, packet: bytes) -> Udp | None:
-        header = (packet[0] & 15) * 4
-        total, identity, fragment = struct.unpack_from("!HHH", packet, 2)
-        if packet[9] != _UDP:
-            return None
-        source, destination = packet[12:16], packet[16:20]
-        # A capture on the sending host may see length 0 where the card was to segment.
-        payload = packet[header : total or len(packet)]
-        if fragment & 0x3FFF:
-            part = _Part((fragment & 0x1FFF) * 8, bool(fragment & 0x2000), payload)
-            whole = self._join((source, destination, identity), part)
-            if whole is None:
-                return None
-            payload = whole
-        return _udp(source, destination, payload)
-
-    def _ipv6(self, packet: bytes) -> Udp | None:
-        if packet[0] >> 4 != 6:
-            return None
-        size, following = struct.unpack_from("!HB", packet, 4)
-        source, destination = packet[8:24], packet[24:40]
-        end = 40 + size if size else len(packet)
-        place = 40
-        while following in _EXTENSIONS:
-            following, words = packet[place], packet[place + 1]
-            place += 8 + words * 8
-        if following == _FRAGMENT:
-            following, _, fragment, identity = struct.unpack_from("!BBHI", packet, place)
-            part = _Part(fragment & 0xFFF8, bool(fragment & 1), packet[place + 8 : end])
-            whole = self._join((source, destination, identity), part)
-            return None if whole is None or following != _UDP else _udp(source, destination, whole)
-        return _udp(source, destination, packet[place:end]) if following == _UDP else None
-
-    def _join(self, key: tuple[bytes, bytes, int], part: _Part) -> bytes | None:
-        if key not in self._parts and len(self._parts) >= _MAX_FRAGMENTED:
-            del self._parts[next(iter(self._parts))]
-        parts = self._parts.setdefault(key, [])
-        parts.append(part)
-        whole = b""
-        for piece in sorted(parts):
-            if piece.offset != len(whole):
-                return None
-            whole += piece.data
-        if max(parts).more:
-            return None
-        del self._parts[key]
-        return whole
-
-
-def _udp(source: bytes, destination: bytes, data: bytes) -> Udp | None:
-    if len(data) < 8:
-        return None
-    from_port, to_port, size = struct.unpack_from("!HHH", data)
-    payload = data[8 : size if size >= 8 else len(data)]
-    return Udp(Endpoint(source, from_port), Endpoint(destination, to_port), payload)
+def _wifi(data: bytes, place: int) -> tuple[int, int]:
+    """802.11: data frames that are not encrypted; the others hold no IP that can be read."""
+    control, flags = data[place], data[place + 1]
+    if control & 0x0C != 0x08 or control & 0x40:
+        return 0, 0  # management, control, or no data
+    if flags & 0x40:
+        raise Unread("encrypted 802.11")
+    start = place + 24 + (6 if flags & 3 == 3 else 0)
+    if control & 0x80:
+        if data[start] & 0x80:
+            raise Unread("aggregated 802.11 (A-MSDU)")
+        start += 2 + (4 if flags & 0x80 else 0)
+    return llc(data, start)
 
 
 def checksum(data: bytes) -> int:
@@ -144,7 +102,7 @@ def checksum(data: bytes) -> int:
 
 def udp_packet(datagram: Udp) -> bytes:
     """The datagram inside UDP and IP headers, for a capture of what a socket carries."""
-    source, destination, payload = datagram
+    source, destination, payload = datagram[:3]
     size = 8 + len(payload)
     ports = struct.pack("!HHH", source.port, destination.port, size)
     if len(source.ip) == 16:
@@ -152,7 +110,7 @@ def udp_packet(datagram: Udp) -> bytes:
         total = checksum(pseudo + ports + bytes(2) + payload) or 0xFFFF
         udp = ports + struct.pack("!H", total) + payload
         return struct.pack("!IHBB", 6 << 28, size, _UDP, 64) + source.ip + destination.ip + udp
-    udp = ports + bytes(2) + payload  # IPv4 lets the checksum out
+    udp = ports + bytes(2) + payload  # IPv4 allows an absent checksum
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 0, 0, 64, _UDP, 0)
     head += source.ip + destination.ip
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + udp

@@ -17,6 +17,7 @@ from wgpy.capture.frames import CaptureError, Frame, Secrets
 
 SECTION_HEADER = 0x0A0D0D0A
 INTERFACE_DESCRIPTION = 1
+_OLD_PACKET = 2
 SIMPLE_PACKET = 3
 INTERFACE_STATISTICS = 5
 ENHANCED_PACKET = 6
@@ -26,10 +27,11 @@ BYTE_ORDER_MAGIC = 0x1A2B3C4D
 
 _OPT_COMMENT = 1
 _OPT_HARDWARE, _OPT_APPLICATION = 2, 4
-_IF_NAME, _IF_DESCRIPTION, _IF_TSRESOL = 2, 3, 9
+_IF_NAME, _IF_DESCRIPTION, _IF_TSRESOL, _IF_TSOFFSET = 2, 3, 9, 14
 _ISB_RECEIVED, _ISB_DROPPED = 4, 5
 _NANOSECONDS = 9
 _MAX_BLOCK = 1 << 26
+_MAX_INTERFACES = 1 << 16
 
 Options = Iterable[tuple[int, bytes]]
 
@@ -108,6 +110,7 @@ class _Interface:
     link_type: int
     snap_length: int
     units: int  # timestamp units per second
+    offset: int  # ns to add to timestamps
 
 
 class _Reader:
@@ -126,12 +129,13 @@ class _Reader:
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
         """Type and body of each block; a cut last block ends the file with an error."""
-        while head := self._file.read(8):
+        read = self._file.read
+        while head := read(8):
             if len(head) < 8:
                 raise self._fail("the file ends inside a block header: it was cut off")
             kind = struct.unpack(self._order + "I", head[:4])[0]
             if kind == SECTION_HEADER:
-                magic = self._file.read(4)
+                magic = read(4)
                 self._order = "<" if magic == struct.pack("<I", BYTE_ORDER_MAGIC) else ">"
                 if magic != struct.pack(self._order + "I", BYTE_ORDER_MAGIC):
                     raise self._fail("bad byte-order magic: not a pcapng section")
@@ -139,12 +143,12 @@ class _Reader:
             else:
                 magic = b""
             size = struct.unpack(self._order + "I", head[4:])[0]
-            if size % 4 or not 12 <= size <= _MAX_BLOCK:
+            if size % 4 or not 12 + len(magic) <= size <= _MAX_BLOCK:
                 raise self._fail(f"impossible block length {size}")
-            body = magic + self._file.read(size - 12 - len(magic))
-            if len(body) != size - 12 or len(self._file.read(4)) != 4:
+            rest = magic + read(size - 8 - len(magic))
+            if len(rest) != size - 8:
                 raise self._fail("the file ends inside a block: it was cut off")
-            yield kind, body
+            yield kind, rest[:-4]
             self._offset += size
 
     def records(self) -> Iterator[Frame | Secrets]:
@@ -164,6 +168,10 @@ class _Reader:
             return self._enhanced(body)
         elif kind == SIMPLE_PACKET:
             return self._simple(body)
+        elif kind == _OLD_PACKET:
+            # As the enhanced one, but for two bytes that count drops.
+            number = struct.unpack_from(self._order + "H", body)[0]
+            return self._enhanced(struct.pack(self._order + "I", number) + body[4:])
         elif kind == DECRYPTION_SECRETS:
             secret_type, size = struct.unpack_from(self._order + "II", body)
             if secret_type == WIREGUARD_KEY_LOG:
@@ -172,11 +180,15 @@ class _Reader:
 
     def _add_interface(self, body: bytes) -> None:
         link_type, _, snap_length = struct.unpack_from(self._order + "HHI", body)
-        units = 10**6
+        units, offset = 10**6, 0
         for code, value in self._read_options(body[8:]):
             if code == _IF_TSRESOL:
                 units = 2 ** (value[0] & 127) if value[0] & 128 else 10 ** value[0]
-        self._interfaces.append(_Interface(link_type, snap_length, units))
+            elif code == _IF_TSOFFSET:
+                offset = struct.unpack(self._order + "q", value)[0]
+        if len(self._interfaces) >= _MAX_INTERFACES:
+            raise self._fail(f"more than {_MAX_INTERFACES} interfaces")
+        self._interfaces.append(_Interface(link_type, snap_length, units, offset * 10**9))
 
     def _interface(self, number: int) -> _Interface:
         if number >= len(self._interfaces):
@@ -189,15 +201,16 @@ class _Reader:
         if captured > len(body) - 20:
             raise self._fail("a packet is longer than its block")
         self._number += 1
-        options = self._read_options(body[20 + (captured + 3) // 4 * 4 :])
+        end = 20 + (captured + 3) // 4 * 4
+        options = self._read_options(body[end:]) if len(body) > end else []
         return Frame(
-            number=self._number,
-            at=(high << 32 | low) * 10**9 // described.units,
-            link_type=described.link_type,
-            data=body[20 : 20 + captured],
-            original_size=original,
-            interface=number,
-            comments=tuple(v.decode("utf-8", "replace") for c, v in options if c == _OPT_COMMENT),
+            self._number,
+            (high << 32 | low) * 10**9 // described.units + described.offset,
+            described.link_type,
+            body[20 : 20 + captured],
+            original,
+            number,
+            tuple(v.decode("utf-8", "replace") for c, v in options if c == _OPT_COMMENT),
         )
 
     def _simple(self, body: bytes) -> Frame:

@@ -7,7 +7,7 @@ comments of the packets they belong to.
 
 Two interfaces: "inner" is what the host sees (super-packets as the TUN device carries
 them, their checksums possibly left to it), "outer" what the UDP socket carries, in
-IP and UDP headers made up for the file.  Writing is synchronous: what passed is in the
+IP and UDP headers built for the file.  Writing is synchronous: what passed is in the
 file, or, after a write error, counted as lost in the statistics at its end.
 """
 
@@ -120,7 +120,7 @@ class Recorder:
         return known
 
     def dropped(self, event: PacketDropped) -> None:
-        """Comment the frame that was dropped; a packet that only its head is known of gets one."""
+        """Comment the dropped frame; a packet of which only the head is known gets a frame."""
         comment = f"{event.reason.name}: {event.reason.sentence}"
         for frame in self._pending:
             if not frame.comments and _is_about(event, frame):

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.text import Text
+from rich.progress import Progress
 
-from wgpy.capture.decrypt import NAMES, describe_inner, explain, fields, to_json
-from wgpy.capture.follow import Seen
+from wgpy.capture.decrypt import Explainer, to_json
+from wgpy.capture.explained import Style, line, summary
 from wgpy.capture.frames import CaptureError
 from wgpy.capture.keylog import KeyLogError
 from wgpy.capture.link import RAW
-from wgpy.capture.pcap import write_pcap
-from wgpy.protocol.keys import PublicKey
+from wgpy.capture.pcap import Capture, PcapWriter
+from wgpy.capture.seen import Seen
 
-_COLOURS = {1: "cyan", 2: "green", 3: "magenta", 4: "white"}
+_PROGRESS_EVERY = 2048
 
 
 @click.command()
-@click.argument("capture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "capture", type=click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
+)
 @click.option(
     "--keylog",
     "key_logs",
@@ -29,64 +34,92 @@ _COLOURS = {1: "cyan", 2: "green", 3: "magenta", 4: "white"}
     help="Wireshark key log; may be repeated.",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per message.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per message, and a summary.")
 @click.option(
     "--pcap",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the inner packets to this pcap file.",
+    help="Write the inner packets to this pcap file (mode 0600).",
 )
 def decrypt(capture: Path, key_logs: tuple[Path, ...], as_json: bool, pcap: Path | None) -> None:
-    """Explain every WireGuard message in CAPTURE (pcap or pcapng, from anybody).
+    """Explain every WireGuard message in CAPTURE.
 
-    Keys come from the file's own decryption secrets or from key logs.
+    CAPTURE is a pcap or pcapng file from any program, also gzipped; - reads standard input.
+    Keys come from the file's own decryption secrets or from key logs.  Without keys the
+    sessions are still told: roles, rekeys, roaming, keepalives, missing counters.
     """
-    console = Console(highlight=False)
-    inner: list[tuple[int, bytes]] = []
-    total = problems = opened = 0
-    start: int | None = None
+    if pcap is not None and pcap.exists() and capture.exists() and pcap.samefile(capture):
+        raise click.UsageError("--pcap would overwrite the capture: give it another name")
     try:
-        for seen in explain(capture, list(key_logs)):
-            start = seen.at if start is None else start
-            total += 1
-            problems += bool(seen.problems)
-            opened += seen.handshake is not None and seen.sender is not None
-            if seen.inner is not None:
-                inner.append((seen.at, seen.inner))
-            if as_json:
-                click.echo(json.dumps(to_json(seen)))
-            else:
-                console.print(_line(seen, start), soft_wrap=True)
+        explainer, source = Explainer(key_logs), Capture(capture)
+        writer = None if pcap is None else PcapWriter(pcap, RAW)
     except (CaptureError, KeyLogError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    if pcap is not None:
-        write_pcap(pcap, RAW, inner)
-    if not as_json:
-        console.print(
-            f"{total} messages, {opened} authenticated, {len(inner)} inner packets, "
-            + (f"[red]{problems} that a receiver drops" if problems else "[green]no problems")
-        )
+    show = _json_printer() if as_json else _line_printer()
+    failed = ""
+    with _progress(source) as tick:
+        try:
+            for seen in explainer.explain(source.records(), str(capture)):
+                tick()
+                show(seen)
+                if writer is not None and seen.inner is not None:
+                    writer.write(seen.at, seen.inner)
+            if writer is not None:
+                writer.close()
+        except BrokenPipeError:
+            raise
+        except (CaptureError, KeyLogError, OSError) as error:
+            failed = str(error)
+    if as_json:
+        print(json.dumps(explainer.summary()))
+    else:
+        style = _style()
+        for text in summary(explainer, style, whole=not failed):
+            print(text)
+    sys.stdout.flush()
+    if failed:
+        raise click.ClickException(failed)
 
 
-def _line(seen: Seen, start: int) -> Text:
-    kind = seen.message.type
-    text = Text()
-    text.append(f"{seen.frame:6} {(seen.at - start) / 1e9:10.6f} ", "dim")
-    text.append(f"{seen.source} → {seen.destination} ")
-    text.append(f"{NAMES[kind]:12}", _COLOURS[kind])
-    for name, value in fields(seen).items():
-        shown = f"{value[:12]}…" if isinstance(value, str) and len(value) > 12 else value
-        if name != "mac1":
-            text.append(f" {name}={shown}", "dim")
-    if seen.sender is not None:
-        text.append(f" from {PublicKey(seen.sender).base64[:8]}…")
-    if seen.handshake is not None:
-        text.append(f" by handshake in {seen.handshake}", "dim")
-    if seen.inner is not None:
-        text.append(f" | {describe_inner(seen.inner)}", "green")
-    elif seen.plaintext == b"":
-        text.append(" | keepalive", "green")
-    for problem in seen.problems:
-        text.append(f" {problem.name}: {problem.sentence}", "bold red")
-    for note in seen.notes:
-        text.append(f" ({note})", "yellow")
-    return text
+def _style() -> Style:
+    """Colours and the width of a terminal; neither for a file or a pipe."""
+    console = Console()
+    if not console.is_terminal:
+        return Style()
+    return Style(colour=console.color_system is not None, width=console.width)
+
+
+def _line_printer() -> Callable[[Seen], None]:
+    style, write = _style(), sys.stdout.write
+    start: int | None = None
+
+    def show(seen: Seen) -> None:
+        nonlocal start
+        start = seen.at if start is None else start
+        if seen.same_as is None:
+            write(line(seen, start, style) + "\n")
+
+    return show
+
+
+def _json_printer() -> Callable[[Seen], None]:
+    write = sys.stdout.write
+    return lambda seen: (write(json.dumps(to_json(seen)) + "\n"), None)[1]
+
+
+@contextmanager
+def _progress(source: Capture) -> Iterator[Callable[[], None]]:
+    """A bar on the terminal while the lines go elsewhere; the lines are progress themselves."""
+    if sys.stdout.isatty() or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    count = 0
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None if source.progress is None else 1.0)
+
+        def tick() -> None:
+            nonlocal count
+            count += 1
+            if count % _PROGRESS_EVERY == 0:
+                bar.update(task, completed=source.progress or 0.0)
+
+        yield tick
