@@ -164,7 +164,6 @@ def test_without_a_place_it_compiles_at_each_start_and_says_so(
     [
         (("--no-offload",), "--turbo compiles the batch path, which --no-offload"),
         (("--crypto", "sodium"), "--turbo compiles the batch path, which --crypto sodium"),
-        (("--workers", "2"), "--turbo compiles for one process, which --workers"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

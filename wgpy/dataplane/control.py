@@ -231,7 +231,6 @@ class ControlServer:
         }
 
     def _counters(self) -> Mapping[str, Any]:
-        self.interface.settle()
         device = self.interface.engine.device
         forwarded = {
             "encrypted": device.encrypted,

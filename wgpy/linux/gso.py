@@ -78,23 +78,15 @@ class GsoUdp(LinuxUdp):
         super().rebind(port)
         if self._sockets is before:
             return
-        self.adopt(self._sockets)
-        for s in self._sockets:
-            with contextlib.suppress(OSError):  # Then every train has one datagram.
-                s.setsockopt(SOL_UDP, UDP_GRO, 1)
-
-    def adopt(self, sockets: tuple[socket.socket, ...]) -> None:
-        """Use these sockets from now on; what was learnt about others is forgotten."""
-        self._sockets = self._sockets_in_turn = sockets
-        self._by_fd = {s.fileno(): s for s in sockets}
-        self.forget()
-        self._drops.clear()
-
-    def forget(self) -> None:
-        """Try everything anew: cutting by the kernel, and lost local addresses."""
+        self._by_fd = {s.fileno(): s for s in self._sockets}
+        # What was learnt about the old sockets does not hold for the new ones.
         self._apart.clear()
         self._ways.clear()
         self._lost_sources.clear()
+        self._drops.clear()
+        for s in self._sockets:
+            with contextlib.suppress(OSError):  # Then every train has one datagram.
+                s.setsockopt(SOL_UDP, UDP_GRO, 1)
 
     def close(self) -> None:
         """As `LinuxUdp.close`."""

@@ -50,7 +50,6 @@ class Service:
         log: ServiceLog,
         policy: ControlledPolicy | None = None,
         offload: bool = True,
-        workers: int = 1,
         turbo: bool = False,
         record: Record | None = None,
         attach: Sequence[Callable[[Interface], Callable[[], None]]] = (),
@@ -58,8 +57,7 @@ class Service:
         """Raises `TunError`, `SocketInUse` or OSError, and leaves nothing then.
 
         `offload` asks for the batch path, which seals with the openssl backend only.
-        `workers` is how many processes share the batch path, this one included;
-        `turbo` is for one process and takes the compiled tools (`wgpy.turbo`).
+        `turbo` takes the compiled tools (`wgpy.turbo`).
         `record` starts captures for clients of the control socket; each of `attach` is given
         the running interface and returns what to call at the end.
         """
@@ -72,7 +70,7 @@ class Service:
         self._clock = LinuxClock()
         offload = offload and crypto == "openssl"
         self._tun, self._udp, self._make_path = open_edges(
-            name, offload=offload, report=log.error, workers=workers, turbo=turbo
+            name, offload=offload, report=log.error, turbo=turbo
         )
         try:
             self._listener = UnixListener(socket_path(self._tun.name))
@@ -83,10 +81,6 @@ class Service:
             self._tun.close()
             raise
         provider = backend(cast(BackendName, crypto))
-        if workers > 1:
-            from wgpy.linux.board import SharedSession, SharingCrypto
-
-            provider = SharingCrypto()
         if turbo:
             from wgpy.turbo import TurboCrypto
 
@@ -99,8 +93,6 @@ class Service:
             mtu=self._tun.mtu,
             policy=policy,
         )
-        if workers > 1:
-            self._engine.device.make_session = SharedSession
         self._reason = ""
 
     def run(self) -> str:

@@ -64,31 +64,12 @@ _TCP_HEADERS: Final = 52
 """IPv4, TCP and its timestamps."""
 
 
-def read_packets(
-    fd: int, views: Sequence[memoryview], large: int, failed: Callable[[], object]
-) -> list[int]:
-    """`VnetTun.read_into` for any queue; an error calls `failed`, which may raise."""
-    sizes: list[int] = []
-    readv = os.readv
-    try:
-        for view in views:
-            size = readv(fd, (view,))
-            sizes.append(size)
-            if size > large:
-                break
-    except BlockingIOError:
-        pass
-    except OSError:
-        failed()  # Gone (raises), or an error that passes (the link going down).
-    return sizes
-
-
 class VnetTun(LinuxTun):
     """A TUN device that carries super-packets."""
 
-    def __init__(self, name: str, *, flags: int = 0, mtu: int = DEFAULT_MTU) -> None:
+    def __init__(self, name: str, *, mtu: int = DEFAULT_MTU) -> None:
         """As `LinuxTun`.  A kernel that refuses every offload still gives a device."""
-        super().__init__(name, flags=pytun.IFF_VNET_HDR | flags, mtu=mtu)
+        super().__init__(name, flags=pytun.IFF_VNET_HDR, mtu=mtu)
         self.missing = ""
         """What the kernel lacks, in words; empty when it has all."""
         self.udp_offload = False
@@ -129,7 +110,19 @@ class VnetTun(LinuxTun):
 
         Ends when none is ready, and after one of more than `large` bytes.
         """
-        return read_packets(self._fd, views, large, lambda: self.name)
+        sizes: list[int] = []
+        readv, fd = os.readv, self._fd
+        try:
+            for view in views:
+                size = readv(fd, (view,))
+                sizes.append(size)
+                if size > large:
+                    break
+        except BlockingIOError:
+            pass
+        except OSError:
+            _ = self.name  # Gone (raises), or an error that passes (the link going down).
+        return sizes
 
     def write_from(self, view: memoryview) -> bool:
         """One packet behind its virtio header; False when the device refused it."""
@@ -181,26 +174,15 @@ def open_edges(
     *,
     offload: bool,
     report: Callable[[str], None],
-    workers: int = 1,
     turbo: bool = False,
 ) -> Edges:
     """Ports with every offload that the kernel has, or (`offload` False) with none.
 
-    `workers` are the processes that share the work, this one included; `turbo` takes the
-    compiled tools.
+    `turbo` takes the compiled tools.
     Raises `TunError`; `report` is told what is missing.
     """
     if not offload:
         return Edges(LinuxTun(name), LinuxUdp(), None)
-    if workers > 1:
-        from wgpy.linux.workers import open_shared
-
-        try:
-            shared = open_shared(name, workers, report)
-        except TunError:
-            report("the kernel's TUN has no queues: one process does all the work")
-        else:
-            return Edges(*shared)
     try:
         tun = VnetTun(name)
     except TunError:
