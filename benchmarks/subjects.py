@@ -124,7 +124,7 @@ class Batch:
 
     def flow_lookup(self) -> Callable[[bytes], object]:
         """What the way out asks for each packet: the answer of policy and table, by flow."""
-        return self._out._flows.get
+        return self._out.flows.get
 
     def came_out(self) -> int:
         readable, self._readable = self._readable, 0

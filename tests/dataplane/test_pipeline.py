@@ -375,8 +375,8 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         small = replace(WHOLE, source=source, payload=bytes(5 * number + 100))
         twins.read_from_tun([replace(small, destination=source).offloaded(1, 30 + number)])
         twins.arrive([from_remote(twins, [p.build() for p in small.segments(30 + number)])])
-    assert len(twins.out._flows) <= 8
-    assert len(twins.into._flows) <= 8
+    assert len(twins.out.flows) <= 8
+    assert len(twins.into.flows) <= 8
     for slab in (twins.out._slab, twins.into._slab):
         assert len(slab._rows) <= 64
     assert len(twins.out._segmenter._frames) <= 128

@@ -133,14 +133,14 @@ class Egress:
         self._segmenter = tools.segmenter()
         self._splitter = Splitter()
         self._plans: dict[tuple[object, ...], Plan] = {}
-        self._flows = Flows(engine.device)
+        self.flows = Flows(engine.device)
         self._sent: dict[Peer, int] = {}
         self._refused = 0
         self._lone = True
 
     def turn(self, now: int) -> None:
         """Read what is ready (1), send it, keep the books (7)."""
-        self._flows.refresh()
+        self.flows.refresh()
         large, count = self._tun.mtu + VNET_SIZE, 0
         for number in range(MAX_SUPERS):
             # Where packets come one by one, the first is sent before asking for a second.
@@ -192,7 +192,7 @@ class Egress:
         peer = self._device.allowed_ips.lookup(addresses.destination)
         if verdict.action is not Action.ENCRYPT or verdict.per_packet or peer is None:
             return None
-        self._flows.remember(key, peer)
+        self.flows.remember(key, peer)
         return peer
 
     # 3. The session.
@@ -217,7 +217,7 @@ class Egress:
         key = self._key(start, size)
         way = None
         if key is not None:
-            peer = self._flows.get(key) or self._learn(key, start, size)
+            peer = self.flows.get(key) or self._learn(key, start, size)
             way = None if peer is None else self._way(peer, now)
         if way is None:
             self._readable(start, size, now)

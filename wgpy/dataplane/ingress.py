@@ -102,13 +102,13 @@ class Ingress:
         self._carry_out = carry_out
         self._slab = tools.slab()
         self._merger = tools.merger(udp=tun.udp_offload)
-        self._flows = Flows(engine.device)
+        self.flows = Flows(engine.device)
 
     # 1. Receive.
 
     def turn(self, fd: int, now: int) -> None:
         """What waits at one socket: one train, or some long ones that follow each other."""
-        self._flows.refresh()
+        self.flows.refresh()
         for _ in range(MAX_LONG):
             train = self._udp.receive_train(fd, self._slab.buffer)
             if train is None:
@@ -301,7 +301,7 @@ class Ingress:
             key = bytes(packet[8:40])
         else:
             return 0
-        if self._flows.get(key) is peer or self._learn(key, packet, total, peer):
+        if self.flows.get(key) is peer or self._learn(key, packet, total, peer):
             return total
         return 0
 
@@ -316,7 +316,7 @@ class Ingress:
         )
         if verdict.action is not Action.ACCEPT or verdict.per_packet:
             return False
-        self._flows.remember(key, peer)
+        self.flows.remember(key, peer)
         return True
 
     # 7. Merge and write.

@@ -18,10 +18,10 @@ from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import DeviceGone
 from wgpy.dataplane.trace import in_words
 from wgpy.linux.clock import LinuxClock, entropy
+from wgpy.linux.edges import open_edges
 from wgpy.linux.link import LinkWatch
 from wgpy.linux.signals import FolderWatch, Signals
 from wgpy.linux.uapi_socket import UapiServer, UnixListener, socket_path
-from wgpy.linux.vnet import open_edges
 from wgpy.protocol.crypto import BackendName, backend
 from wgpy.protocol.engine import Engine
 from wgpy.protocol.events import Event
