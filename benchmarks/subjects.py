@@ -17,7 +17,7 @@ from benchmarks.memory_ports import Tun, Udp
 from benchmarks.packets import SuperPacket
 from wgpy.dataplane.egress import Egress
 from wgpy.dataplane.ingress import Ingress
-from wgpy.dataplane.train_tools import INTERPRETED
+from wgpy.dataplane.interpreted import INTERPRETED
 from wgpy.protocol.crypto import Crypto
 from wgpy.protocol.datagram import Datagram
 

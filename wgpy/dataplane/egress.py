@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, Protocol
 
 from wgpy.dataplane.flows import Flows
+from wgpy.dataplane.interpreted import INTERPRETED
 from wgpy.dataplane.offload import (
     GSO_NONE,
     MAX_PACKET,
@@ -24,14 +25,8 @@ from wgpy.dataplane.offload import (
     complete_checksum,
     describe,
 )
-from wgpy.dataplane.offload_headers import Cut
-from wgpy.dataplane.offload_segment import (
-    Splitter,
-    all_equal,
-    cuts,
-)
-from wgpy.dataplane.train import Rows
-from wgpy.dataplane.train_tools import INTERPRETED, Tools
+from wgpy.dataplane.offload_segment import Splitter, all_equal, cuts
+from wgpy.dataplane.train_tools import Cut, Rows, Tools
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import (
     TAG_SIZE,
@@ -208,7 +203,10 @@ class Egress:
         # A super-packet may need this many counters; at the end, one packet at a time.
         if session.next_counter + MAX_PACKET > parameters.reject_after_messages:
             return None
-        return Way(peer, session, peer.endpoint, cast(OpenSslAead, session.sender))
+        aead = session.sender
+        if not isinstance(aead, OpenSslAead):  # The other backends cannot seal in place.
+            return None
+        return Way(peer, session, peer.endpoint, aead)
 
     def _dispatch(self, at: int, sizes: list[int], now: int) -> int:
         """Send the packet in slot `at`, and those after it that go with it; the next slot."""

@@ -41,8 +41,9 @@ from typing import Final, Protocol, TypeGuard
 from wgpy.dataplane.egress import Egress, TrainSink
 from wgpy.dataplane.ingress import Ingress, TrainSource
 from wgpy.dataplane.interface import Interface
+from wgpy.dataplane.interpreted import INTERPRETED
 from wgpy.dataplane.ports import TunPort, UdpPort
-from wgpy.dataplane.train_tools import INTERPRETED, Tools
+from wgpy.dataplane.train_tools import Tools
 from wgpy.protocol.constants import NS
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.events import Direction

@@ -61,7 +61,7 @@ def _batch_path(*, turbo: bool) -> Callable[[Interface], Path]:
         if turbo:
             from wgpy.turbo import TURBO as tools
         else:
-            from wgpy.dataplane.train_tools import INTERPRETED as tools
+            from wgpy.dataplane.interpreted import INTERPRETED as tools
         return batch_path(interface, tools)
 
     return make_path
