@@ -107,8 +107,7 @@ def decrypt(frames: int, rounds: int, as_json: bool) -> None:
 @bench.command()
 @click.option("--impl", "implementations", multiple=True, metavar="NAME|NAME=PATH",
               help="What to measure, repeatable: none, kernel, wireguard-go, wgpy, "
-              "'wgpy --turbo', 'wgpy --no-offload', 'wgpy --workers 2', or LABEL=PATH of any "
-              "compatible program "
+              "'wgpy --turbo', 'wgpy --no-offload', or LABEL=PATH of any compatible program "
               "[all that this host offers].")  # fmt: skip
 @click.option("--quick", is_flag=True, help="Seconds instead of an hour; figures not to quote.")
 @click.option("--repetitions", type=click.IntRange(1), help="[5; quick 1]")

@@ -17,7 +17,7 @@ from benchmarks.memory_ports import Tun, Udp
 from benchmarks.packets import SuperPacket
 from wgpy.dataplane.egress import Egress
 from wgpy.dataplane.ingress import Ingress
-from wgpy.dataplane.train_tools import INTERPRETED
+from wgpy.dataplane.interpreted import INTERPRETED
 from wgpy.protocol.crypto import Crypto
 from wgpy.protocol.datagram import Datagram
 
@@ -124,7 +124,7 @@ class Batch:
 
     def flow_lookup(self) -> Callable[[bytes], object]:
         """What the way out asks for each packet: the answer of policy and table, by flow."""
-        return self._out._flows.get
+        return self._out.flows.get
 
     def came_out(self) -> int:
         readable, self._readable = self._readable, 0

@@ -15,10 +15,10 @@ from typing import Any
 from benchmarks.implementations import turbo_installed
 from benchmarks.packets import super_packet
 from benchmarks.pipeline import MTU, SEGMENTS
+from wgpy.dataplane.interpreted import INTERPRETED
 from wgpy.dataplane.offload import VNET, VNET_SIZE, describe
 from wgpy.dataplane.offload_segment import cuts
-from wgpy.dataplane.train import Rows
-from wgpy.dataplane.train_tools import INTERPRETED, Tools
+from wgpy.dataplane.train_tools import Rows, Tools
 from wgpy.protocol.crypto.openssl import OpenSslAead
 from wgpy.protocol.packet import padded_size
 
@@ -69,7 +69,7 @@ def _globals(name: str) -> Globals:
     def seal_and_open(train: Rows, size: int) -> None:
         first = next(counter)
         train.seal(aead, SEGMENTS, size, 7, first)
-        train.expect(0, SEGMENTS, first)
+        train.ascending(0, SEGMENTS)
         train.open(aead, 0, SEGMENTS, size)
 
     found = {

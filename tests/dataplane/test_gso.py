@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from wgpy.linux import gso, vnet
+from wgpy.linux import edges, gso, vnet
 from wgpy.linux.gso import DETOUR, GsoUdp
 from wgpy.protocol.endpoint import Endpoint
 
@@ -154,9 +154,9 @@ def test_a_kernel_without_an_offload_still_gives_a_device(
     monkeypatch.setattr(vnet.fcntl, "ioctl", ioctl)
     reports: list[str] = []
     with lab.namespace("tun").entered():
-        edges = vnet.open_edges(lab.interface(), offload=True, report=reports.append)
-        edges.tun.close()
-    assert edges.tun.udp_offload is udp_offload
+        opened = edges.open_edges(lab.interface(), offload=True, report=reports.append)
+        opened.tun.close()
+    assert opened.tun.udp_offload is udp_offload
     assert len(reports) == bool(missing) and all(missing in text for text in reports)
 
 

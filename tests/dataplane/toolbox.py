@@ -9,10 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from wgpy.dataplane.offload_coalesce import Merger
-from wgpy.dataplane.offload_segment import Segmenter
-from wgpy.dataplane.train import Slab
-from wgpy.dataplane.train_tools import INTERPRETED, Tools
+from wgpy.dataplane.interpreted import INTERPRETED
+from wgpy.dataplane.train_tools import Merger, Segmenter, Slab, Tools
 from wgpy.protocol.crypto import Crypto, backend
 from wgpy.turbo import TURBO, TurboCrypto
 

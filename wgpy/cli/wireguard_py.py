@@ -14,7 +14,6 @@ WG_PROCESS_FOREGROUND=1 is --foreground.
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import re
 import signal
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from wgpy import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from wgpy.control.policy import ControlledPolicy
     from wgpy.control.server import Recording
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     Attachment = Callable[[Interface], Callable[[], None]]
 
 NAME_SIZE: Final = 15
-MAX_WORKERS: Final = 64
 LEVELS: Final = {"silent": 0, "error": 1, "verbose": 2, "debug": 2}
 
 
@@ -124,14 +122,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="read and write one packet at a time: no TSO, USO, UDP GSO or GRO",
     )
     parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=_worker_count,
-        default=1,
-        help="processes that share the work: one receives and decides, the others read, seal"
-        " and send (default: %(default)s)",
-    )
-    parser.add_argument(
         "--turbo",
         action="store_true",
         default=os.environ.get("WGPY_TURBO") == "1",
@@ -157,32 +147,24 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"wireguard-py {__version__}")
     arguments = parser.parse_args(argv)
-    without = [
-        (not arguments.offload, "--no-offload"),
-        (arguments.crypto != "openssl", f"--crypto {arguments.crypto}"),
-    ]
     if arguments.turbo:
-        _refuse(parser, "--turbo compiles the batch path", without)
-        _refuse(parser, "--turbo compiles for one process", [(arguments.workers > 1, "--workers")])
-    if arguments.workers > 1:
-        without.append((bool(arguments.capture), "--capture"))
-        _refuse(parser, "--workers shares the batch path", without)
+        _refuse_without_batch_path(parser, arguments)
     return arguments
 
 
-def _refuse(
-    parser: argparse.ArgumentParser, what: str, options: Sequence[tuple[bool, str]]
+def _refuse_without_batch_path(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
 ) -> None:
-    """End with an error if one of these was given too."""
+    """End with an error if an option selects the plain path, which has nothing to compile."""
+    options = (
+        (not arguments.offload, "--no-offload"),
+        (arguments.crypto != "openssl", f"--crypto {arguments.crypto}"),
+    )
     for given, option in options:
         if given:
-            parser.error(f"{what}, which {option} does without: give one of the two")
-
-
-def _worker_count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_WORKERS):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAX_WORKERS}")
-    return int(text)
+            parser.error(
+                f"--turbo compiles the batch path, which {option} does without: give one of the two"
+            )
 
 
 def _interface_name(text: str) -> str:
@@ -253,12 +235,6 @@ def _record(interface: Interface, path: str, rotate: int) -> Recording:
     return Recording(interface, Path(path), rotate=rotate)
 
 
-def _no_record(interface: Interface, path: str, rotate: int) -> Recording:  # noqa: ARG001
-    """Part of the packets never passes through this process."""
-    text = "a capture sees everything only where one process does all: start without --workers"
-    raise OSError(errno.EOPNOTSUPP, text)
-
-
 def _open(
     arguments: argparse.Namespace,
     log: Log,
@@ -277,9 +253,8 @@ def _open(
             log=log,
             policy=policy,
             offload=arguments.offload,
-            workers=arguments.workers,
             turbo=arguments.turbo,
-            record=_record if arguments.workers == 1 else _no_record,
+            record=_record,
             attach=attach,
         )
     except (TunError, SocketInUse) as error:

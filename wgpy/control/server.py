@@ -157,7 +157,6 @@ class ControlServer:
         }
 
     def _counters(self, client: _Client, message: Mapping[str, Any]) -> Answer:  # noqa: ARG002
-        self.interface.settle()
         device = self.interface.engine.device
         forwarded = {
             "encrypted": device.encrypted,

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, Protocol
 
 from wgpy.dataplane.flows import Flows
+from wgpy.dataplane.interpreted import INTERPRETED
 from wgpy.dataplane.offload import (
     GSO_NONE,
     MAX_PACKET,
@@ -24,14 +25,8 @@ from wgpy.dataplane.offload import (
     complete_checksum,
     describe,
 )
-from wgpy.dataplane.offload_headers import Cut
-from wgpy.dataplane.offload_segment import (
-    Splitter,
-    all_equal,
-    cuts,
-)
-from wgpy.dataplane.train import Rows
-from wgpy.dataplane.train_tools import INTERPRETED, Tools
+from wgpy.dataplane.offload_segment import Splitter, all_equal, cuts
+from wgpy.dataplane.train_tools import Cut, Rows, Tools
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import (
     TAG_SIZE,
@@ -133,14 +128,14 @@ class Egress:
         self._segmenter = tools.segmenter()
         self._splitter = Splitter()
         self._plans: dict[tuple[object, ...], Plan] = {}
-        self._flows = Flows(engine.device)
+        self.flows = Flows(engine.device)
         self._sent: dict[Peer, int] = {}
         self._refused = 0
         self._lone = True
 
     def turn(self, now: int) -> None:
         """Read what is ready (1), send it, keep the books (7)."""
-        self._flows.refresh()
+        self.flows.refresh()
         large, count = self._tun.mtu + VNET_SIZE, 0
         for number in range(MAX_SUPERS):
             # Where packets come one by one, the first is sent before asking for a second.
@@ -194,7 +189,7 @@ class Egress:
         peer = self._device.allowed_ips.lookup(addresses.destination)
         if verdict.action is not Action.ENCRYPT or verdict.per_packet or peer is None:
             return None, verdict
-        self._flows.remember(key, peer)
+        self.flows.remember(key, peer)
         return peer, verdict
 
     # 3. The session.
@@ -210,7 +205,10 @@ class Egress:
         # A super-packet may need this many counters; at the end, one packet at a time.
         if session.next_counter + MAX_PACKET > parameters.reject_after_messages:
             return None
-        return Way(peer, session, peer.endpoint, cast(OpenSslAead, session.sender))
+        aead = session.sender
+        if not isinstance(aead, OpenSslAead):  # The other backends cannot seal in place.
+            return None
+        return Way(peer, session, peer.endpoint, aead)
 
     def _dispatch(self, at: int, sizes: list[int], now: int) -> int:
         """Send the packet in slot `at`, and those after it that go with it; the next slot."""
@@ -219,7 +217,7 @@ class Egress:
         key = self._key(start, size)
         way, verdict = None, None
         if key is not None:
-            peer = self._flows.get(key)
+            peer = self.flows.get(key)
             if peer is None:
                 peer, verdict = self._learn(key, start, size)
             else:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
 from wgpy.dataplane.flows import Flows
+from wgpy.dataplane.interpreted import INTERPRETED
 from wgpy.dataplane.offload import NO_OFFLOAD, VNET_SIZE
-from wgpy.dataplane.train import SLAB_SIZE, Rows
-from wgpy.dataplane.train_tools import INTERPRETED, Tools
+from wgpy.dataplane.train_tools import SLAB_SIZE, Rows, Tools
 from wgpy.protocol import inbound
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD, TYPE_TRANSPORT
 from wgpy.protocol.crypto.openssl import OpenSslAead, TagMismatch
@@ -38,7 +38,7 @@ LONG: Final = 1 << 15
 BODY: Final = TRANSPORT_HEADER_SIZE
 
 _read_header: Final = struct.Struct("<QQ").unpack_from
-"""Type and index as one number (`batch.message_head`), and the counter."""
+"""Type and index as one number (`train.message_head`), and the counter."""
 _pack_nonce: Final = struct.Struct("<4xQ").pack
 
 
@@ -109,13 +109,13 @@ class Ingress:
         self._carry_out = carry_out
         self._slab = tools.slab()
         self._merger = tools.merger(udp=tun.udp_offload)
-        self._flows = Flows(engine.device)
+        self.flows = Flows(engine.device)
 
     # 1. Receive.
 
     def turn(self, fd: int, now: int) -> None:
         """What waits at one socket: one train, or some long ones that follow each other."""
-        self._flows.refresh()
+        self.flows.refresh()
         for _ in range(MAX_LONG):
             train = self._udp.receive_train(fd, self._slab.buffer)
             if train is None:
@@ -174,8 +174,8 @@ class Ingress:
 
     # 3. Session, age, counters.
 
-    def _session(self, head: int, greatest: int, now: int) -> Session | None:
-        """The session to open messages of this type and index with; None: do not open."""
+    def _session(self, head: int, greatest: int, now: int) -> tuple[Session, OpenSslAead] | None:
+        """The session of this type and index and what to open with; None: do not open here."""
         device = self._device
         if head & 0xFFFFFFFF != TYPE_TRANSPORT or not device.up:
             return None
@@ -186,22 +186,25 @@ class Ingress:
             or greatest >= device.parameters.reject_after_messages
         ):
             return None
-        return session
+        aead = session.receiver
+        # The other backends cannot open in place.
+        return (session, aead) if isinstance(aead, OpenSslAead) else None
 
     def _run(self, run: Messages, head: int, source: Endpoint, now: int) -> None:
         rows, first, count, last = run
         counters = rows.counters[first : first + count]
         start = int(counters[0])
-        ascending = rows.expect(first, count, start)
+        ascending = rows.ascending(first, count)
         greatest = start + count - 1 if ascending else int(counters.max())
-        session = self._session(head, greatest, now)
-        if session is None:
+        found = self._session(head, greatest, now)
+        if found is None:
             stride = rows.stride
             stop = (first + count - 1) * stride + last + TRANSPORT_OVERHEAD
             self._readable(first * stride, stop, stride, source, now)
             return
+        session, aead = found
         # 4. Open.
-        wrong = rows.open(cast(OpenSslAead, session.receiver), first, count, last)
+        wrong = rows.open(aead, first, count, last)
         # 5. The replay window.
         if ascending and not wrong and session.window.accept_run(start, count):
             self._accepted(session, run, source, now)
@@ -211,21 +214,20 @@ class Ingress:
     def _single(self, size: int, source: Endpoint, now: int) -> None:
         """Steps 2 to 6 for a datagram that came alone."""
         slab = self._slab
-        session: Session | None = None
+        found = None
         if size >= TRANSPORT_OVERHEAD:
             head, counter = _read_header(slab.buffer)
-            session = self._session(head, counter, now)
-        if session is None:
+            found = self._session(head, counter, now)
+        if found is None:
             self._readable(0, size, max(size, 1), source, now)
             return
+        session, aead = found
         device, peer = self._device, session.peer
         plain = size - TRANSPORT_OVERHEAD
         sealed = slab.view[BODY:size]
         reason: DropReason | None
         try:
-            cast(OpenSslAead, session.receiver).cipher.decrypt_into(
-                _pack_nonce(counter), sealed, None, sealed[:plain]
-            )
+            aead.cipher.decrypt_into(_pack_nonce(counter), sealed, None, sealed[:plain])
             reason = session.window.accept(counter)
         except TagMismatch:
             reason = DropReason.TAG_INVALID
@@ -308,7 +310,7 @@ class Ingress:
             key = bytes(packet[8:40])
         else:
             return UNKNOWN
-        if self._flows.get(key) is peer:
+        if self.flows.get(key) is peer:
             return total, None
         return self._learn(key, packet, total, peer)
 
@@ -323,7 +325,7 @@ class Ingress:
         )
         if verdict.action is not Action.ACCEPT or verdict.per_packet:
             return 0, verdict
-        self._flows.remember(key, peer)
+        self.flows.remember(key, peer)
         return total, None
 
     # 7. Merge and write.

@@ -92,10 +92,6 @@ class Interface:
         """Who is told each event; changed by `listen` only."""
         self.on_configured: list[Callable[[], None]] = []
         """Called after each change of configuration, before anything it causes is sent."""
-        self.settle: Callable[[], None] = lambda: None
-        """Called before the engine's books are looked at: for who keeps a part of them."""
-        self.before_change: Callable[[], None] = lambda: None
-        """Called before a change of configuration: for who acts on a copy of the old one."""
         self._key_logs: list[Callable[[HandshakeKeys], None]] = []
         self._taps: list[Tap] = []
         self._ports = tun, udp
@@ -120,7 +116,6 @@ class Interface:
 
     def configure(self, change: DeviceChange) -> None:
         """Apply `change` whole, or raise OSError (port in use, no permission) and nothing."""
-        self.before_change()
         old_mark = self.udp.mark
         if change.fwmark is not None and change.fwmark != old_mark:
             self.udp.set_mark(change.fwmark)
@@ -137,7 +132,6 @@ class Interface:
 
     def snapshot(self) -> DeviceSnapshot:
         """The engine's state, with the port and mark that the sockets really have."""
-        self.settle()
         return dataclasses.replace(
             self.engine.snapshot(), listen_port=self.udp.port, fwmark=self.udp.mark
         )
@@ -208,7 +202,6 @@ class Interface:
 
     def handle_deadline(self) -> None:
         """For the loop: the deadline has come."""
-        self.settle()
         self.engine.handle_deadline(now=self.now())
         self.path.flush()
 

@@ -36,8 +36,8 @@ from wgpy.dataplane.offload import (
     Shape,
     pseudo_sum,
 )
-from wgpy.dataplane.offload_headers import Cut, HeaderBlock, Payloads, merged_headers
-from wgpy.dataplane.train import Bytes, Rows
+from wgpy.dataplane.offload_headers import HeaderBlock, Payloads, merged_headers
+from wgpy.dataplane.train_tools import Bytes, Cut, Rows
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE as BODY
 
 ODD_FLAGS: Final = TCP_SYN | TCP_RST | TCP_URG | TCP_CWR
@@ -107,8 +107,8 @@ class _Frame:
             self._joined[:full] = self.payloads.bytes[:full]
 
 
-class Merger:
-    """Merges runs of a train; owns the buffer in which super-packets are put together."""
+class NumpyMerger:
+    """A `Merger` that compares all headers at once, by array operations."""
 
     __slots__ = ("_frame", "_frames", "_out", "_patience", "_view", "udp")
 
@@ -125,12 +125,7 @@ class Merger:
     def merge(
         self, rows: Rows, first: int, count: int, last: int
     ) -> tuple[int, memoryview | None]:
-        """Merge as many of the `count` opened messages from `first` on as belong together.
-
-        `last` is the plaintext size of the last one; all others fill their rows.  Returns
-        how many were dealt with, and the super-packet behind its virtio header (valid
-        until the next call), or None: deliver these as they are.
-        """
+        """As `Merger.merge`."""
         if first == 0:
             self._patience = _PATIENCE
         candidate = examine(rows.plaintexts[first]) if count > 1 else None

@@ -21,7 +21,7 @@ arithmetic.  Only identification and sequence numbers that wrap break the patter
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,7 @@ from wgpy.dataplane.offload import (
     checksum,
     pseudo_sum,
 )
-from wgpy.dataplane.train import Bytes, Column
+from wgpy.dataplane.train_tools import Bytes, Column, Cut
 
 Sums = npt.NDArray[np.uint32]
 
@@ -49,20 +49,6 @@ _IDS: Final = np.arange(1 << 16, dtype=">u2")
 _FALLING: Final = ((65_534 - np.arange(_MODULUS + MAX_MESSAGES)) % _MODULUS).astype(">u2")
 """65534, 65533, … 0, 65534 …: the IPv4 checksums of rising identifications."""
 _MARKS: Final = TCP_FIN | TCP_PSH | TCP_CWR
-
-
-class Cut(NamedTuple):
-    """Which segments: `segments` of them from number `first`, of `width` payload bytes.
-
-    `last` is the payload of the last one of these; `final` says that it is the last of
-    the super-packet too.
-    """
-
-    first: int
-    segments: int
-    width: int
-    last: int
-    final: bool
 
 
 class Payloads:

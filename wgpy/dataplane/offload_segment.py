@@ -3,7 +3,7 @@
 The payload is copied once, from the buffer it was read into to the rows of the train;
 headers, lengths, checksums and padding are array operations over all rows
 (`offload_headers`).  What is written is the plaintext of §5.4.6, zero-padded; headers of
-the transport messages and sealing are `batch`'s.
+the transport messages and sealing are `train`'s.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from wgpy.dataplane.offload import (
     describe,
     stated_pseudo_sum,
 )
-from wgpy.dataplane.offload_headers import Cut, HeaderBlock, Payloads
-from wgpy.dataplane.train import Bytes, Column, Rows, Slab
+from wgpy.dataplane.offload_headers import HeaderBlock, Payloads
+from wgpy.dataplane.train import numpy_slab
+from wgpy.dataplane.train_tools import Bytes, Column, Cut, Rows
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE as BODY
 from wgpy.protocol.constants import TRANSPORT_OVERHEAD
 
@@ -54,8 +55,8 @@ class _Frame:
         self.padding = out[:, end : BODY + rows.plain] if end < BODY + rows.plain else None
 
 
-class Segmenter:
-    """Cuts super-packets into the rows of one slab."""
+class NumpySegmenter:
+    """A `Segmenter` that cuts all segments at once, by array operations."""
 
     __slots__ = ("_frames",)
 
@@ -65,11 +66,7 @@ class Segmenter:
     def segment(
         self, rows: Rows, buffer: bytearray, start: int, super_packet: SuperPacket, cut: Cut
     ) -> None:
-        """Write the plaintexts of `cut` into `rows`, padded with zeros to their size.
-
-        The super-packet lies at `start` of `buffer`, which has room for one more segment
-        behind it: that part is overwritten with zeros.
-        """
+        """As `Segmenter.segment`; the room behind the super-packet is overwritten with zeros."""
         shape, width, count = super_packet.shape, cut.width, cut.segments
         body = start + shape.length + cut.first * width
         if cut.last < width:
@@ -88,11 +85,7 @@ class Segmenter:
         self, rows: Rows, buffer: bytearray, start: int, stride: int, count: int, size: int,
         checksum: tuple[int, int] | None,
     ) -> None:  # fmt: skip
-        """Copy `count` packets of `size` bytes, `stride` apart in `buffer`, into `rows`, padded.
-
-        `checksum` is (start, offset) where NEEDS_CSUM asks to complete it: even offsets
-        inside of the packets, see `complete_checksum`.
-        """
+        """As `Segmenter.gather`."""
         packets: Bytes = np.ndarray((count, size), np.uint8, buffer, start, (stride, 1))
         out = rows.bytes[:count]
         out[:, BODY : BODY + size] = packets
@@ -134,8 +127,8 @@ class Splitter:
     __slots__ = ("_segmenter", "_slab")
 
     def __init__(self) -> None:
-        self._slab = Slab()
-        self._segmenter = Segmenter()
+        self._slab = numpy_slab()
+        self._segmenter = NumpySegmenter()
 
     def packets(self, buffer: bytearray, start: int, size: int) -> list[bytes]:
         """The packets of `size` bytes at `start`, whose virtio header lies before them.

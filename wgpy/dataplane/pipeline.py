@@ -36,13 +36,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeGuard
 
 from wgpy.dataplane.egress import Egress, TrainSink
 from wgpy.dataplane.ingress import Ingress, TrainSource
 from wgpy.dataplane.interface import Interface
+from wgpy.dataplane.interpreted import INTERPRETED
 from wgpy.dataplane.ports import TunPort, UdpPort
-from wgpy.dataplane.train_tools import INTERPRETED, Tools
+from wgpy.dataplane.train_tools import Tools
 from wgpy.protocol.constants import NS
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.events import Direction
@@ -74,6 +75,25 @@ class TrainUdp(UdpPort, TrainSource, TrainSink, Protocol):
 
     def overflowed(self) -> int:
         """Datagrams lost for want of room since the last call."""
+
+
+def batch_path(interface: Interface, tools: Tools) -> BatchPath:
+    """The batch path between the interface's own ports; TypeError if these are plain ones."""
+    tun, udp = interface.tun, interface.udp
+    if not _is_super_tun(tun) or not _is_train_udp(udp):
+        raise TypeError("the batch path needs ports that carry super-packets and trains")
+    return BatchPath(interface, tun, udp, tools)
+
+
+# By name, for a recorder passes these on without declaring them.
+
+
+def _is_super_tun(port: TunPort) -> TypeGuard[SuperTun]:
+    return hasattr(port, "read_into") and hasattr(port, "write_from")
+
+
+def _is_train_udp(port: UdpPort) -> TypeGuard[TrainUdp]:
+    return hasattr(port, "receive_train") and hasattr(port, "send_train")
 
 
 class BatchPath:

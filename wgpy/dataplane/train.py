@@ -1,19 +1,19 @@
 """A train: transport messages of equal size, back to back in one buffer.
 
 It is what one UDP GSO send takes and what one UDP GRO receive gives: every message has
-the same size, only the last may be shorter.  `Rows` is the fixed geometry of such a
+the same size, only the last may be shorter.  `Geometry` is the fixed layout of such a
 train: for one message size it holds, made once,
 
 * numpy columns over the header fields (§5.4.6: type ‖ receiver_index ‖ counter), so that
   a whole train is labelled or read by a few array operations, and
-* memoryviews of every plaintext and ciphertext, so that sealing and opening in place is
-  one `map` over ready objects.
+* memoryviews of every plaintext, and in `NumpyRows` of every ciphertext, so that sealing
+  and opening in place is one `map` over ready objects.
 
 Layout of message i, at ``i * stride``:
 
     0  type 04 00 00 00 │ 4  receiver_index │ 8  counter │ 16  plaintext … │ tag (16 bytes)
 
-A `Slab` owns the buffer and remembers the geometries it has used.  Nothing here knows
+A `Slab` owns the buffer and remembers the geometries in use.  Nothing here knows
 sessions, peers or IP.
 """
 
@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from functools import partial
 from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from wgpy.dataplane.offload import MAX_MESSAGES, MAX_SENT, MAX_TRAIN
+from wgpy.dataplane.train_tools import SLAB_SIZE, Bytes, Column, Slab
 from wgpy.protocol.constants import (
     TAG_SIZE,
     TRANSPORT_HEADER_SIZE,
@@ -35,14 +36,6 @@ from wgpy.protocol.constants import (
     TYPE_TRANSPORT,
 )
 from wgpy.protocol.crypto.openssl import OpenSslAead, TagMismatch
-
-Bytes = npt.NDArray[np.uint8]
-Column = npt.NDArray[Any]
-
-SLAB_SIZE: Final = 2 << 16
-"""A train of `MAX_TRAIN` bytes with its last message in full."""
-_REMEMBERED: Final = 64
-"""Geometries a slab keeps ready: some 20 KB each at 45 messages."""
 
 _INDEX_SHIFT: Final = 32
 _NO_DATA: Final = repeat(None)
@@ -69,35 +62,24 @@ class Nonces:
         )
 
 
-class Rows:
-    """Columns and views of a train with messages of `stride` bytes.
+class Geometry:
+    """Columns and plaintexts of a train with messages of `stride` bytes.
 
-    `capacity` is how many one send may hold, `room` how many there is place for.
+    `capacity` is how many messages one send may hold, `room` how many fit the buffer.
     """
 
     __slots__ = (
-        "_nonces",
-        "_view",
-        "bytes",
-        "capacity",
-        "counters",
-        "flat",
-        "heads",
-        "plain",
-        "plaintexts",
-        "room",
-        "sealed",
-        "stride",
-    )
+        "_view", "bytes", "capacity", "counters", "flat", "heads", "plain", "plaintexts",
+        "room", "stride",
+    )  # fmt: skip
 
-    def __init__(self, buffer: bytearray, view: memoryview, stride: int, nonces: Nonces) -> None:
+    def __init__(self, buffer: bytearray, view: memoryview, stride: int) -> None:
         """`stride` from 32 (an empty packet) to the size of `buffer`."""
         self.stride = stride
         self.plain = stride - TRANSPORT_OVERHEAD
         self.capacity = max(1, min(MAX_SENT, MAX_TRAIN // stride))
         self.room = min(MAX_MESSAGES, SLAB_SIZE // stride)
         self._view = view
-        self._nonces = nonces
         self.flat: Bytes = np.frombuffer(buffer, np.uint8)
         shape, strides = (self.room,), (stride,)
         self.heads: Column = np.ndarray(shape, "<u8", buffer, 0, strides)
@@ -105,10 +87,9 @@ class Rows:
         self.bytes: Bytes = np.ndarray(
             (self.room, stride), np.uint8, buffer, 0, (stride, 1)
         )
-        starts = range(0, self.room * stride, stride)
         body, tag = TRANSPORT_HEADER_SIZE, stride - TAG_SIZE
+        starts = range(0, self.room * stride, stride)
         self.plaintexts = [view[i + body : i + tag] for i in starts]
-        self.sealed = [view[i + body : i + stride] for i in starts]
 
     def message(self, index: int, plain: int) -> tuple[memoryview, memoryview]:
         """Plaintext and ciphertext views of a message with `plain` bytes of plaintext."""
@@ -116,49 +97,49 @@ class Rows:
         end = start + plain
         return self._view[start:end], self._view[start : end + TAG_SIZE]
 
+    def train(self, count: int, last: int) -> memoryview:
+        """The first `count` messages, the last with `last` plaintext bytes."""
+        return self._view[: (count - 1) * self.stride + last + TRANSPORT_OVERHEAD]
+
+
+class NumpyRows(Geometry):
+    """`Rows` that seal and open message by message with package cryptography."""
+
+    __slots__ = ("_nonces", "_sealed")
+
+    def __init__(self, nonces: Nonces, buffer: bytearray, view: memoryview, stride: int) -> None:
+        """`nonces` are overwritten by each call; all rows of a slab may share them."""
+        super().__init__(buffer, view, stride)
+        self._nonces = nonces
+        starts = range(TRANSPORT_HEADER_SIZE, self.room * stride, stride)
+        self._sealed = [view[i : i + stride - TRANSPORT_HEADER_SIZE] for i in starts]
+
     def seal(
         self, aead: OpenSslAead, count: int, last: int, index: int, counter: int
     ) -> memoryview:
-        """Label and seal messages 0 … count-1; the last has `last` plaintext bytes.
-
-        `index` is the receiver's, counters ascend from `counter`.  Returns the whole train.
-        """
+        """As `Rows.seal`."""
         self.heads[:count] = message_head(index)
         nonces = self._nonces.counters[:count]
         np.add(ARANGE[:count], np.uint64(counter), out=nonces)
         self.counters[:count] = nonces
-        plaintexts, sealed = self.plaintexts[:count], self.sealed[:count]
+        plaintexts, sealed = self.plaintexts[:count], self._sealed[:count]
         if last != self.plain:
             plaintexts[-1], sealed[-1] = self.message(count - 1, last)
         seal = aead.cipher.encrypt_into
         deque(map(seal, self._nonces.views, plaintexts, _NO_DATA, sealed), 0)
         return self.train(count, last)
 
-    def train(self, count: int, last: int) -> memoryview:
-        """The first `count` messages, the last with `last` plaintext bytes."""
-        return self._view[: (count - 1) * self.stride + last + TRANSPORT_OVERHEAD]
-
-    def expect(self, first: int, count: int, counter: int) -> bool:
-        """Make the nonces of `count` messages from `first`, whose counter is `counter`.
-
-        Whether the others count up from there.
-        """
-        nonces = self._nonces.counters[:count]
+    def ascending(self, first: int, count: int) -> bool:
+        """As `Rows.ascending`."""
         counters = self.counters[first : first + count]
-        np.add(ARANGE[:count], np.uint64(counter), out=nonces)
-        if nonces.tobytes() == counters.tobytes():
-            return True
-        nonces[:] = counters
-        return False
+        expected: Column = ARANGE[:count] + counters[0]
+        return counters.tobytes() == expected.tobytes()
 
     def open(self, aead: OpenSslAead, first: int, count: int, last: int) -> list[int]:
-        """Open `count` messages from `first` in place; the last has `last` plaintext bytes.
-
-        To be called after `expect` for the same messages, which made the nonces.
-        Returns the numbers of those whose tag is wrong.
-        """
+        """As `Rows.open`."""
+        self._nonces.counters[:count] = self.counters[first : first + count]
         end, views = first + count, self._nonces.views
-        plaintexts, sealed = self.plaintexts[first:end], self.sealed[first:end]
+        plaintexts, sealed = self.plaintexts[first:end], self._sealed[first:end]
         if last != self.plain:
             plaintexts[-1], sealed[-1] = self.message(end - 1, last)
         done: list[Any] = []
@@ -179,25 +160,6 @@ class Rows:
         return wrong
 
 
-class Slab:
-    """One reusable buffer for trains."""
-
-    __slots__ = ("_nonces", "_rows", "buffer", "view")
-
-    def __init__(self) -> None:
-        self.buffer = bytearray(SLAB_SIZE)
-        self.view = memoryview(self.buffer)
-        self._nonces = Nonces()
-        self._rows: dict[int, Rows] = {}
-
-    def rows(self, stride: int) -> Rows:
-        """The geometry for messages of `stride` bytes (32 … `SLAB_SIZE`)."""
-        rows = self._rows.get(stride)
-        if rows is None:
-            if len(self._rows) >= _REMEMBERED:
-                del self._rows[next(iter(self._rows))]
-            rows = self._rows[stride] = self._make(stride)
-        return rows
-
-    def _make(self, stride: int) -> Rows:
-        return Rows(self.buffer, self.view, stride, self._nonces)
+def numpy_slab() -> Slab:
+    """A slab of `NumpyRows`."""
+    return Slab(partial(NumpyRows, Nonces()))

@@ -18,8 +18,15 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from wgpy.linux import udp
-from wgpy.linux.udp import LinuxUdp
+from wgpy.linux.udp import (
+    ANCILLARY_SIZE,
+    Address,
+    AncillaryItem,
+    LinuxUdp,
+    read_endpoint,
+    socket_address,
+    source_item,
+)
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.endpoint import Endpoint
 
@@ -38,8 +45,6 @@ _SIZE: Final = struct.Struct("=H")
 _GRO_SIZE: Final = struct.Struct("=i")
 _NUMBERS: Final = struct.Struct("=9I")
 
-Address = tuple[str, int] | tuple[str, int, int, int]
-
 
 class Train(NamedTuple):
     """`size` bytes of datagrams of `stride` bytes, the last perhaps shorter."""
@@ -54,7 +59,7 @@ class _Way(NamedTuple):
 
     socket: socket.socket
     address: Address
-    source: list[udp.AncillaryItem]
+    source: list[AncillaryItem]
 
 
 class GsoUdp(LinuxUdp):
@@ -78,23 +83,15 @@ class GsoUdp(LinuxUdp):
         super().rebind(port)
         if self._sockets is before:
             return
-        self.adopt(self._sockets)
-        for s in self._sockets:
-            with contextlib.suppress(OSError):  # Then every train has one datagram.
-                s.setsockopt(SOL_UDP, UDP_GRO, 1)
-
-    def adopt(self, sockets: tuple[socket.socket, ...]) -> None:
-        """Use these sockets from now on; what was learnt about others is forgotten."""
-        self._sockets = self._sockets_in_turn = sockets
-        self._by_fd = {s.fileno(): s for s in sockets}
-        self.forget()
-        self._drops.clear()
-
-    def forget(self) -> None:
-        """Try everything anew: cutting by the kernel, and lost local addresses."""
+        self._by_fd = {s.fileno(): s for s in self._sockets}
+        # What was learnt about the old sockets does not hold for the new ones.
         self._apart.clear()
         self._ways.clear()
         self._lost_sources.clear()
+        self._drops.clear()
+        for s in self._sockets:
+            with contextlib.suppress(OSError):  # Then every train has one datagram.
+                s.setsockopt(SOL_UDP, UDP_GRO, 1)
 
     def close(self) -> None:
         """As `LinuxUdp.close`."""
@@ -125,7 +122,7 @@ class GsoUdp(LinuxUdp):
             return None
         try:
             size, items, _flags, sender = s.recvmsg_into(
-                (buffer,), udp.ANCILLARY_SIZE, socket.MSG_DONTWAIT
+                (buffer,), ANCILLARY_SIZE, socket.MSG_DONTWAIT
             )
         except OSError:
             # Nothing there, or the pending error of an earlier send (an ICMP answer).
@@ -138,7 +135,7 @@ class GsoUdp(LinuxUdp):
                 local = value
         endpoint = self._endpoints.get((sender, local))
         if endpoint is None:
-            endpoint = udp._endpoint(s.family, sender, items)
+            endpoint = read_endpoint(s.family, sender, items)
             if len(self._endpoints) >= _REMEMBERED:
                 self._endpoints.clear()
             self._endpoints[sender, local] = endpoint
@@ -184,8 +181,8 @@ class GsoUdp(LinuxUdp):
         if found is None:
             return None
         known = endpoint.local_ip and endpoint.local_ip not in self._lost_sources
-        source = list(udp._source_item(endpoint)) if known else []
-        way = _Way(found, udp._socket_address(endpoint), source)
+        source = list(source_item(endpoint)) if known else []
+        way = _Way(found, socket_address(endpoint), source)
         if known or not endpoint.local_ip:
             if len(self._ways) >= _REMEMBERED:
                 self._ways.clear()

@@ -40,7 +40,7 @@ class Rule(NamedTuple):
     table: int
     mark: int | None
 
-    def _arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         common = {"family": self.family, "priority": self.priority, "table": self.table}
         common["action"] = _RULE_TO_TABLE
         if self.mark is None:
@@ -171,13 +171,13 @@ class Network:
         priority = min([number for number in used if number] + [_FIRST_DEFAULT_PRIORITY]) - 1
         rule = Rule(family, priority, table, mark)
         with _saying(f"add the policy rule for table {table}"):
-            self._ip.rule("add", **rule._arguments())
+            self._ip.rule("add", **rule.arguments())
         return rule
 
     def delete_rule(self, rule: Rule) -> None:
         """Take exactly this rule away."""
         with _saying(f"delete the policy rule for table {rule.table}"):
-            self._ip.rule("del", **rule._arguments())
+            self._ip.rule("del", **rule.arguments())
 
     def rules(self, family: int) -> list[Rule]:
         """The rules of the two kinds that `add_rule` makes."""

@@ -19,11 +19,11 @@ from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import DeviceGone
 from wgpy.dataplane.trace import in_words
 from wgpy.linux.clock import LinuxClock, entropy
+from wgpy.linux.edges import open_edges
 from wgpy.linux.link import LinkWatch
 from wgpy.linux.signals import FolderWatch, Signals
 from wgpy.linux.uapi_server import UapiServer
 from wgpy.linux.unix_socket import UnixListener
-from wgpy.linux.vnet import open_edges
 from wgpy.protocol.crypto import BackendName, backend
 from wgpy.protocol.engine import Engine
 from wgpy.protocol.events import Event
@@ -53,7 +53,6 @@ class Service:
         log: ServiceLog,
         policy: ControlledPolicy | None = None,
         offload: bool = True,
-        workers: int = 1,
         turbo: bool = False,
         record: Record | None = None,
         attach: Sequence[Callable[[Interface], Callable[[], None]]] = (),
@@ -61,8 +60,7 @@ class Service:
         """Raises `TunError`, `SocketInUse` or OSError, and leaves nothing then.
 
         `offload` asks for the batch path, which seals with the openssl backend only.
-        `workers` is how many processes share the batch path, this one included;
-        `turbo` is for one process and takes the compiled tools (`wgpy.turbo`).
+        `turbo` takes the compiled tools (`wgpy.turbo`).
         `record` starts captures for clients of the control socket; each of `attach` is given
         the running interface and returns what to call at the end.
         """
@@ -75,7 +73,7 @@ class Service:
         self._clock = LinuxClock()
         offload = offload and crypto == "openssl"
         self._tun, self._udp, self._make_path = open_edges(
-            name, offload=offload, report=log.error, workers=workers, turbo=turbo
+            name, offload=offload, report=log.error, turbo=turbo
         )
         try:
             self._listener = UnixListener(socket_path(self._tun.name))
@@ -86,10 +84,6 @@ class Service:
             self._tun.close()
             raise
         provider = backend(cast(BackendName, crypto))
-        if workers > 1:
-            from wgpy.linux.board import SharedSession, SharingCrypto
-
-            provider = SharingCrypto()
         if turbo:
             from wgpy.turbo import TurboCrypto
 
@@ -102,8 +96,6 @@ class Service:
             mtu=self._tun.mtu,
             policy=policy,
         )
-        if workers > 1:
-            self._engine.device.make_session = SharedSession
         self._reason = ""
 
     def run(self) -> str:

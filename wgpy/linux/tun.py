@@ -81,11 +81,18 @@ class LinuxTun:
     @property
     def name(self) -> str:
         """The device's name now (it may have been renamed); raises `DeviceGone`."""
+        return self._request()[:NAME_SIZE].rstrip(b"\0").decode()
+
+    def raise_if_gone(self) -> None:
+        """Raise `DeviceGone` if the device was deleted."""
+        self._request()
+
+    def _request(self) -> bytes:
+        """The device's `struct ifreq`; raises `DeviceGone`."""
         try:
-            answer = fcntl.ioctl(self._fd, TUNGETIFF, bytes(IFREQ_SIZE))
+            return fcntl.ioctl(self._fd, TUNGETIFF, bytes(IFREQ_SIZE))
         except OSError as error:
             raise DeviceGone from error
-        return answer[:NAME_SIZE].rstrip(b"\0").decode()
 
     def fileno(self) -> int:
         """Readable when a packet waits, or when the device is gone."""
@@ -102,7 +109,7 @@ class LinuxTun:
         except BlockingIOError:
             pass
         except OSError:
-            _ = self.name  # Gone, or an error that passes (the link going down).
+            self.raise_if_gone()  # Otherwise it passes (the link going down).
         return packets
 
     def write(self, packets: Iterable[Buffer]) -> int:

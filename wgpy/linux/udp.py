@@ -46,6 +46,7 @@ _IN6_PKTINFO = struct.Struct("=16sI")  # address, interface
 _SOURCE_LOST = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETUNREACH})
 
 AncillaryItem = tuple[int, int, bytes]
+Address = tuple[str, int] | tuple[str, int, int, int]
 
 
 class LinuxUdp:
@@ -120,7 +121,7 @@ class LinuxUdp:
                 size, ancillary, _flags, sender = s.recvmsg_into(
                     buffer, ANCILLARY_SIZE, socket.MSG_DONTWAIT
                 )
-                endpoint = _endpoint(s.family, sender, ancillary)
+                endpoint = read_endpoint(s.family, sender, ancillary)
                 if self._lost_sources:
                     self._lost_sources.discard(endpoint.local_ip)
                 received.append(Datagram(bytes(self._buffer[:size]), endpoint))
@@ -133,11 +134,11 @@ class LinuxUdp:
     def _send_one(
         self, s: socket.socket, data: bytes | bytearray | memoryview, endpoint: Endpoint
     ) -> bool:
-        address = _socket_address(endpoint)
+        address = socket_address(endpoint)
         source = endpoint.local_ip
         if source and source not in self._lost_sources:
             try:
-                s.sendmsg((data,), _source_item(endpoint), 0, address)
+                s.sendmsg((data,), source_item(endpoint), 0, address)
                 return True
             except OSError as error:
                 if error.errno not in _SOURCE_LOST:
@@ -215,9 +216,7 @@ def _grow_buffers(s: socket.socket) -> None:
                 s.setsockopt(socket.SOL_SOCKET, plain, BUFFER_SIZE)
 
 
-def _endpoint(
-    family: int, sender: tuple[str, int] | tuple[str, int, int, int], items: list[AncillaryItem]
-) -> Endpoint:
+def read_endpoint(family: int, sender: Address, items: list[AncillaryItem]) -> Endpoint:
     """The sender, and the local address the ancillary data names."""
     local_ip, interface = b"", 0
     for level, kind, value in items:
@@ -232,14 +231,15 @@ def _endpoint(
     return Endpoint(socket.inet_pton(family, host), sender[1], scope, local_ip, interface)
 
 
-def _socket_address(endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
+def socket_address(endpoint: Endpoint) -> Address:
+    """The remote address as `sendmsg` takes it."""
     if len(endpoint.ip) == 4:
         return socket.inet_ntoa(endpoint.ip), endpoint.port
     host = socket.inet_ntop(socket.AF_INET6, endpoint.ip)
     return host, endpoint.port, 0, endpoint.scope_id
 
 
-def _source_item(endpoint: Endpoint) -> tuple[AncillaryItem]:
+def source_item(endpoint: Endpoint) -> tuple[AncillaryItem]:
     """Leave from the endpoint's local address; routing still chooses the interface.
 
     Only an IPv6 link-local source needs its interface named.

@@ -3,13 +3,12 @@
 IFF_VNET_HDR puts a ten-byte header before every packet, and TUNSETOFFLOAD tells the
 kernel which unfinished packets we take: without checksum, TCP up to 64 KiB (TSO), UDP
 likewise (USO, from Linux 6.2).  In the other direction the device takes what we merge.
-What the kernel does not know is asked for without, down to nothing; `missing` says so.
+Offloads that the kernel does not know are left out, down to none; `missing` says which.
 
 `read_into` and `write_from` are for the batch path.  `read` and `write` speak whole
 packets, so this is a `TunPort` like any other.
 
-numpy is imported when the first packet path is made, not here: the program's start must
-not wait for it.
+This module does not import numpy: the start of the program must not wait for it.
 """
 
 from __future__ import annotations
@@ -19,21 +18,18 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
 
 import pytun
 
 from wgpy.dataplane import offload
 from wgpy.dataplane.offload import MAX_PACKET, MAX_SENT, MAX_TRAIN
-from wgpy.linux.gso import GsoUdp
-from wgpy.linux.tun import DEFAULT_MTU, LinuxTun, TunError
-from wgpy.linux.udp import LinuxUdp
+from wgpy.linux.tun import DEFAULT_MTU, LinuxTun
 from wgpy.protocol.constants import TRANSPORT_OVERHEAD
 from wgpy.protocol.policy import Buffer
 
 if TYPE_CHECKING:
-    from wgpy.dataplane.interface import Interface, Path
     from wgpy.dataplane.offload_segment import Splitter
 
 TUNSETOFFLOAD: Final = 0x400454D0
@@ -64,33 +60,14 @@ _TCP_HEADERS: Final = 52
 """IPv4, TCP and its timestamps."""
 
 
-def read_packets(
-    fd: int, views: Sequence[memoryview], large: int, failed: Callable[[], object]
-) -> list[int]:
-    """`VnetTun.read_into` for any queue; an error calls `failed`, which may raise."""
-    sizes: list[int] = []
-    readv = os.readv
-    try:
-        for view in views:
-            size = readv(fd, (view,))
-            sizes.append(size)
-            if size > large:
-                break
-    except BlockingIOError:
-        pass
-    except OSError:
-        failed()  # Gone (raises), or an error that passes (the link going down).
-    return sizes
-
-
 class VnetTun(LinuxTun):
     """A TUN device that carries super-packets."""
 
-    def __init__(self, name: str, *, flags: int = 0, mtu: int = DEFAULT_MTU) -> None:
+    def __init__(self, name: str, *, mtu: int = DEFAULT_MTU) -> None:
         """As `LinuxTun`.  A kernel that refuses every offload still gives a device."""
-        super().__init__(name, flags=pytun.IFF_VNET_HDR | flags, mtu=mtu)
+        super().__init__(name, flags=pytun.IFF_VNET_HDR, mtu=mtu)
         self.missing = ""
-        """What the kernel lacks, in words; empty when it has all."""
+        """Description of missing kernel features; empty when there are none."""
         self.udp_offload = False
         """Whether UDP super-packets are taken."""
         self._cap = self._capped_for = 0
@@ -129,7 +106,19 @@ class VnetTun(LinuxTun):
 
         Ends when none is ready, and after one of more than `large` bytes.
         """
-        return read_packets(self._fd, views, large, lambda: self.name)
+        sizes: list[int] = []
+        readv, fd = os.readv, self._fd
+        try:
+            for view in views:
+                size = readv(fd, (view,))
+                sizes.append(size)
+                if size > large:
+                    break
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.raise_if_gone()  # Otherwise it passes (the link going down).
+        return sizes
 
     def write_from(self, view: memoryview) -> bool:
         """One packet behind its virtio header; False when the device refused it."""
@@ -154,7 +143,7 @@ class VnetTun(LinuxTun):
         except BlockingIOError:
             pass
         except OSError:
-            _ = self.name  # Gone (raises), or an error that passes.
+            self.raise_if_gone()
         return packets
 
     def write(self, packets: Iterable[Buffer]) -> int:
@@ -166,64 +155,6 @@ class VnetTun(LinuxTun):
             except OSError:
                 refused += 1
         return refused
-
-
-class Edges(NamedTuple):
-    """The ports of one interface, and what makes its data path (None: the plain one)."""
-
-    tun: LinuxTun
-    udp: LinuxUdp
-    make_path: Callable[[Interface], Path] | None
-
-
-def open_edges(
-    name: str,
-    *,
-    offload: bool,
-    report: Callable[[str], None],
-    workers: int = 1,
-    turbo: bool = False,
-) -> Edges:
-    """Ports with every offload that the kernel has, or (`offload` False) with none.
-
-    `workers` are the processes that share the work, this one included; `turbo` takes the
-    compiled tools.
-    Raises `TunError`; `report` is told what is missing.
-    """
-    if not offload:
-        return Edges(LinuxTun(name), LinuxUdp(), None)
-    if workers > 1:
-        from wgpy.linux.workers import open_shared
-
-        try:
-            shared = open_shared(name, workers, report)
-        except TunError:
-            report("the kernel's TUN has no queues: one process does all the work")
-        else:
-            return Edges(*shared)
-    try:
-        tun = VnetTun(name)
-    except TunError:
-        # Whatever else is wrong, the plain device says it better.
-        plain = LinuxTun(name)
-        report("the kernel's TUN has no virtio header: packets go one by one")
-        return Edges(plain, LinuxUdp(), None)
-    if tun.missing:
-        report(tun.missing)
-    udp = GsoUdp(report=report)
-
-    def make_path(interface: Interface) -> Path:
-        from wgpy.dataplane.pipeline import BatchPath, SuperTun, TrainUdp
-
-        if turbo:
-            from wgpy.turbo import TURBO as tools
-        else:
-            from wgpy.dataplane.train_tools import INTERPRETED as tools
-        # The interface's own ports, which a recorder may stand in front of.
-        tun, udp = cast(SuperTun, interface.tun), cast(TrainUdp, interface.udp)
-        return BatchPath(interface, tun, udp, tools)
-
-    return Edges(tun, udp, make_path)
 
 
 def _set_gso_max_size(index: int, size: int) -> None:
@@ -239,5 +170,3 @@ def _set_gso_max_size(index: int, size: int) -> None:
         (error,) = struct.unpack_from("=i", answer, 16)
         if error:
             raise OSError(-error, os.strerror(-error))
-
-

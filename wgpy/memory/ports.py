@@ -230,10 +230,11 @@ class MemoryUdp:
         receiver = host.bound.get(datagram.endpoint.port) if host else None
         if receiver is not None:  # As with real UDP, nobody there is not an error.
             seen = Endpoint(source, self.port, 0, datagram.endpoint.ip, INTERFACE)
-            receiver._arrive(Datagram(bytes(datagram.data), seen))
+            receiver.arrive(Datagram(bytes(datagram.data), seen))
         return True
 
-    def _arrive(self, datagram: Datagram) -> None:
+    def arrive(self, datagram: Datagram) -> None:
+        """The network delivers a datagram."""
         self._waiting.append(datagram)
         if self._bell:
             self._bell.set(True)

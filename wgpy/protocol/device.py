@@ -101,7 +101,6 @@ class Device:
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.trace_drops = False
         self.keylog: Callable[[HandshakeKeys], None] | None = None
-        self.make_session: type[Session] = Session
         self._schedule: list[tuple[int, int, Peer]] = []
         self._schedule_ties = 0
 

@@ -56,7 +56,6 @@ class DropReason(Enum):
     UDP_SEND_FAILED = "the UDP socket refused the datagram"
     UDP_OVERFLOW = "the UDP socket's receive queue overflowed"
     TUN_WRITE_FAILED = "the TUN device refused the packet"
-    OVERLOAD = "the data plane had no room: newest packet dropped"
 
     @property
     def sentence(self) -> str:

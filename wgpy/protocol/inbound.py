@@ -318,7 +318,7 @@ def _install(
     now: int,
 ) -> Session:
     """A session from fresh keys, in its slot and under its index."""
-    session = device.make_session(
+    session = Session(
         device.crypto,
         peer,
         keys,

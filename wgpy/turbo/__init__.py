@@ -5,7 +5,7 @@ result on disk.  What a train needs is then done in a few calls: cutting, sealin
 and merging, with all messages of a train side by side in the processor's vectors.
 
 `vectors` has the loops that are written as vector operations, `aead` ChaCha20-Poly1305
-for trains, `frames` cutting and merging, `twins` the objects that the batch path uses.
+for trains, `frames` cutting and merging, `train_tools` the objects that the batch path uses.
 Only whole trains come here: handshakes and lone packets stay with package cryptography.
 """
 

@@ -1,6 +1,6 @@
 """Cutting super-packets and merging segments, segment by segment.
 
-The compiled twins of `wgpy.dataplane.offload_segment` and `offload_coalesce`, under the
+The compiled counterparts of `wgpy.dataplane.offload_segment` and `offload_coalesce`, under the
 same rule: a segment is merged if, and only if, cutting would restore it byte for byte.
 Where those write the headers of all segments by array operations, here one function
 writes those of one segment, and reads as the rule does.

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
+from wgpy.dataplane.interpreted import INTERPRETED
 from wgpy.dataplane.offload import (
     GSO_TCPV4,
     GSO_TCPV6,
@@ -23,8 +24,7 @@ from wgpy.dataplane.offload import (
     pseudo_sum,
 )
 from wgpy.dataplane.offload_segment import cuts
-from wgpy.dataplane.train import Rows
-from wgpy.dataplane.train_tools import INTERPRETED, Tools
+from wgpy.dataplane.train_tools import Rows, Tools
 from wgpy.protocol.constants import TRANSPORT_OVERHEAD
 from wgpy.protocol.crypto.openssl import OpenSslAead
 from wgpy.protocol.packet import padded_size
@@ -101,7 +101,7 @@ def _pass(tools: Tools, aead: OpenSslAead, packet: tuple[tuple[int, ...], bytes]
         sealed = rows.seal(aead, cut.segments, size, _INDEX, _COUNTER)
         seen.append(bytes(sealed))
         slab.buffer[rows.stride + 40] ^= 1
-        rows.expect(0, cut.segments, _COUNTER)
+        seen.append(bytes([rows.ascending(0, cut.segments)]))
         wrong = rows.open(aead, 0, cut.segments, size)
         seen.append(bytes(wrong))
         merged = merger.merge(rows, 2, cut.segments - 2, size)[1]

@@ -1,4 +1,4 @@
-"""The compiled twins of what the batch path works with, behind the same methods.
+"""The tools of the batch path, compiled: as `wgpy.dataplane.train_tools` describes them.
 
 Bounds are checked here, or by the geometry that a slab makes, before an address reaches
 compiled code.
@@ -6,16 +6,13 @@ compiled code.
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 
-from wgpy.dataplane.offload import MAX_MESSAGES, TCP, SuperPacket
-from wgpy.dataplane.offload_coalesce import Merger
-from wgpy.dataplane.offload_headers import Cut
-from wgpy.dataplane.offload_segment import Segmenter
-from wgpy.dataplane.train import Bytes, Nonces, Rows, Slab
-from wgpy.dataplane.train_tools import Tools
+from wgpy.dataplane.offload import MAX_MESSAGES, MAX_PACKET, TCP, VNET_SIZE, SuperPacket
+from wgpy.dataplane.train import Geometry
+from wgpy.dataplane.train_tools import Bytes, Cut, Rows, Slab, Tools
 from wgpy.protocol.crypto.openssl import OpenSslAead, OpenSslCrypto
 from wgpy.turbo import aead, frames
 
@@ -40,13 +37,20 @@ class TurboCrypto(OpenSslCrypto):
         return TurboAead(key)
 
 
-class TurboRows(Rows):
-    """Seals and opens a train in one call."""
+def _key(aead_: OpenSslAead) -> Bytes:
+    """The key for compiled code, which only the AEADs of `TurboCrypto` keep."""
+    if isinstance(aead_, TurboAead):
+        return aead_.key
+    raise TypeError("compiled rows need an AEAD of TurboCrypto")
+
+
+class TurboRows(Geometry):
+    """`Rows` that seal and open a train in one call."""
 
     __slots__ = ("_good",)
 
-    def __init__(self, buffer: bytearray, view: memoryview, stride: int, nonces: Nonces) -> None:
-        super().__init__(buffer, view, stride, nonces)
+    def __init__(self, buffer: bytearray, view: memoryview, stride: int) -> None:
+        super().__init__(buffer, view, stride)
         self._good = np.ones(MAX_MESSAGES, np.bool_)
 
     def seal(
@@ -55,40 +59,34 @@ class TurboRows(Rows):
         """As `Rows.seal`."""
         if not (0 < count <= self.room and 0 <= last <= self.plain):
             raise ValueError(f"{count} messages, the last of {last} bytes")
-        key = cast(TurboAead, aead_).key
-        aead.seal(self.flat, self.stride, count, last, index, np.uint64(counter), key)
+        aead.seal(self.flat, self.stride, count, last, index, np.uint64(counter), _key(aead_))
         return self.train(count, last)
 
-    def expect(self, first: int, count: int, counter: int) -> bool:  # noqa: ARG002
-        """As `Rows.expect`; `counter` is the first one's, and nonces are made when needed."""
+    def ascending(self, first: int, count: int) -> bool:
+        """As `Rows.ascending`."""
         return bool(aead.ascend(self.flat, self.stride, first, count))
 
     def open(self, aead_: OpenSslAead, first: int, count: int, last: int) -> list[int]:
         """As `Rows.open`."""
         if not (first >= 0 < count and first + count <= self.room and 0 <= last <= self.plain):
             raise ValueError(f"{count} messages from {first}, the last of {last} bytes")
-        key, good = cast(TurboAead, aead_).key, self._good
-        if aead.open_(self.flat, self.stride, first, count, last, key, good):
+        good = self._good
+        if aead.open_(self.flat, self.stride, first, count, last, _key(aead_), good):
             return []
         return (first + np.flatnonzero(~good[:count])).tolist()
 
 
-class TurboSlab(Slab):
+def turbo_slab() -> Slab:
     """A slab of `TurboRows`."""
-
-    __slots__ = ()
-
-    def _make(self, stride: int) -> Rows:
-        return TurboRows(self.buffer, self.view, stride, self._nonces)
+    return Slab(TurboRows)
 
 
-class TurboSegmenter(Segmenter):
-    """Cuts segment by segment, compiled."""
+class TurboSegmenter:
+    """A `Segmenter` that goes segment by segment."""
 
     __slots__ = ("_array", "_buffer")
 
     def __init__(self) -> None:
-        super().__init__()
         self._buffer = bytearray()
         self._array: Bytes = np.empty(0, np.uint8)
 
@@ -136,14 +134,17 @@ class TurboSegmenter(Segmenter):
         return self._array
 
 
-class TurboMerger(Merger):
-    """Looks segment by segment, compiled, and joins what fits as it goes."""
+class TurboMerger:
+    """A `Merger` that looks segment by segment and joins what fits as it goes."""
 
-    __slots__ = ("_array",)
+    __slots__ = ("_array", "_udp", "_view")
 
     def __init__(self, *, udp: bool) -> None:
-        super().__init__(udp=udp)
-        self._array: Bytes = np.frombuffer(self._out, np.uint8)
+        """`udp`: the device takes USO super-packets."""
+        self._udp = udp
+        out = bytearray(VNET_SIZE + 2 * MAX_PACKET)
+        self._view = memoryview(out)
+        self._array: Bytes = np.frombuffer(out, np.uint8)
 
     def merge(
         self, rows: Rows, first: int, count: int, last: int
@@ -152,9 +153,9 @@ class TurboMerger(Merger):
         if not (first >= 0 < count and first + count <= rows.room and 0 <= last <= rows.plain):
             raise ValueError(f"{count} messages from {first}, the last of {last} bytes")
         used, size = frames.merge(
-            rows.flat, rows.stride, first, count, last, self.udp, self._array
+            rows.flat, rows.stride, first, count, last, self._udp, self._array
         )
         return (used, self._view[:size]) if used else (1, None)
 
 
-TURBO: Final = Tools(TurboSlab, TurboSegmenter, TurboMerger)
+TURBO: Final = Tools(turbo_slab, TurboSegmenter, TurboMerger)

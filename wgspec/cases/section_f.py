@@ -325,9 +325,9 @@ class _Traffic:
         self.outbound.append(await self.peer.provoke())
         await self.peer.lab.advance(0.25)
         for arrival in self.peer.drain():
-            self._take(arrival.data)
+            self.take(arrival.data)
 
-    def _take(self, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
         message = parse(data)
         if isinstance(message, Initiation):
             raw, session = self.peer.answer(self.peer.read_initiation(message))
@@ -361,7 +361,7 @@ async def rekey_loses_nothing(lab: Lab) -> None:
         await traffic.tick()
     await lab.advance(1.0)
     for arrival in peer.drain():
-        traffic._take(arrival.data)
+        traffic.take(arrival.data)
     check(traffic.handshakes == 1, "one handshake at 120 s", str(traffic.handshakes))
     lost = [p for p in traffic.outbound if not any(p.token in s for s in traffic.seen)]
     check(not lost, "every packet of the target", f"{len(lost)} of {len(traffic.outbound)} lost")

@@ -1,0 +1,12 @@
+"""The tools of the batch path in numpy and package cryptography: the ones in use by default."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wgpy.dataplane.offload_coalesce import NumpyMerger
+from wgpy.dataplane.offload_segment import NumpySegmenter
+from wgpy.dataplane.train import numpy_slab
+from wgpy.dataplane.train_tools import Tools
+
+INTERPRETED: Final = Tools(numpy_slab, NumpySegmenter, NumpyMerger)
