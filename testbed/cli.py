@@ -25,10 +25,11 @@ from testbed import catalogue, control, graph, privileges, sentinel
 from testbed.classify import PLAINTEXT, Kind
 from testbed.cluster import AGENT, DATA_PLANE, Cluster, ClusterError, registered
 from testbed.dataplane import DataPlaneError, snapshot
-from testbed.located import TopologyError
 from testbed.namespaces import NamespaceError
 from testbed.pcap import PcapWriter
 from testbed.sniffer import Record
+from testbed.topology_file import TopologyError
+from wgpy.programs import python_module
 
 FAILURES = (
     ClusterError, control.ControlFailed, DataPlaneError, NamespaceError, TopologyError,
@@ -91,7 +92,7 @@ def up(what: str, name: str, as_json: bool) -> None:
     begin = time.monotonic()
     cluster = Cluster.up(topology, name=name, owned=False)
     subprocess.Popen(
-        [sys.executable, "-m", "testbed.sentinel", cluster.name],
+        python_module("testbed.sentinel", cluster.name),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=(cluster.folder / "sentinel.log").open("wb"),

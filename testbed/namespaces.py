@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
+from wgpy.programs import python_module
+
 T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
@@ -275,7 +277,7 @@ class Guardian:
 
     def __init__(self, pinned: Sequence[int]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "testbed.namespaces", *map(str, pinned)],
+            python_module("testbed.namespaces", *map(str, pinned)),
             stdin=subprocess.PIPE,
             pass_fds=pinned,
             start_new_session=True,

@@ -24,7 +24,7 @@ from ipaddress import (
 )
 from pathlib import Path
 
-from testbed.located import Located, TopologyError, load, parse
+from testbed.topology_file import TopologyError, Value, load, parse
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -179,7 +179,7 @@ def parse_topology(text: str, file: str = "topology.yaml") -> Topology:
     return replace(_build(parse(text, file), Path(file).stem), source=text)
 
 
-def _build(root: Located, stem: str) -> Topology:
+def _build(root: Value, stem: str) -> Topology:
     top = root.fields(_TOP)
     if "nodes" not in top:
         raise root.error("no nodes", "add nodes: with at least one name below it")
@@ -214,11 +214,11 @@ def _build(root: Located, stem: str) -> Topology:
     return replace(topology, unknown=_unknown(topology, top.get("unknown")))
 
 
-def _flag(fields: dict[str, Located], key: str, default: bool) -> bool:
+def _flag(fields: dict[str, Value], key: str, default: bool) -> bool:
     return fields[key].expect_bool() if key in fields else default
 
 
-def _name(located: Located, text: str | None = None) -> str:
+def _name(located: Value, text: str | None = None) -> str:
     name = located.expect_text() if text is None else text
     if not _NAME.match(name) or name in ("all", "world", "underlay"):
         raise located.error(
@@ -229,7 +229,7 @@ def _name(located: Located, text: str | None = None) -> str:
     return name
 
 
-def _network(located: Located) -> Network:
+def _network(located: Value) -> Network:
     text = located.expect_text()
     try:
         return ip_network(text)
@@ -238,24 +238,25 @@ def _network(located: Located) -> Network:
             fixed = f"write {ip_network(text, strict=False)}"
         except ValueError:
             fixed = "write a prefix such as 10.244.0.0/16 or fd10:244::/48"
-        raise located.error(f"{text!r} is no prefix: {error}", fixed) from error
+        raise located.error(f"{text!r} is not a prefix: {error}", fixed) from error
 
 
-def _networks(located: Located | None, default: tuple[str, ...]) -> tuple[Network, ...]:
+def _networks(located: Value | None, default: tuple[str, ...]) -> tuple[Network, ...]:
     if located is None:
         return tuple(ip_network(text) for text in default)
     return tuple(_network(item) for item in located.items())
 
 
-def _address(located: Located) -> Address:
+def _address(located: Value) -> Address:
     text = located.expect_text()
     try:
         return ip_address(text)
     except ValueError as error:
-        raise located.error(f"{text!r} is no address", "write one such as 172.20.0.7") from error
+        fix = "write one such as 172.20.0.7"
+        raise located.error(f"{text!r} is not an address", fix) from error
 
 
-def _underlays(located: Located | None) -> tuple[Underlay, ...]:
+def _underlays(located: Value | None) -> tuple[Underlay, ...]:
     default = tuple(ip_network(text) for text in _DEFAULT_UNDERLAY)
     if located is None:
         return (Underlay("lan", default),)
@@ -275,7 +276,7 @@ def _underlays(located: Located | None) -> tuple[Underlay, ...]:
     return tuple(found)
 
 
-def _world(located: Located | None) -> World | None:
+def _world(located: Value | None) -> World | None:
     if located is None or located.text == "false":
         return None
     if located.text == "true":
@@ -287,7 +288,7 @@ def _world(located: Located | None) -> World | None:
     return World(networks)
 
 
-def _check_overlap(topology: Topology, located: Located) -> None:
+def _check_overlap(topology: Topology, located: Value) -> None:
     """Node addresses inside the pod CIDRs are wanted in one lab only: ask for a word."""
     if topology.allow_overlap:
         return
@@ -307,7 +308,7 @@ def _node(
     before: list[Node],
     index: int,
     name: str,
-    located: Located,
+    located: Value,
     tunnel: tuple[Network, ...],
 ) -> Node:
     _name(located, name)
@@ -339,7 +340,7 @@ def _node(
     return replace(node, pods=_pods(topology, node, fields.get("pods")))
 
 
-def _implementation(topology: Topology, located: Located | None) -> str:
+def _implementation(topology: Topology, located: Value | None) -> str:
     if located is None:
         return IMPLEMENTATIONS[0]
     chosen = located.expect_choice(IMPLEMENTATIONS)
@@ -360,7 +361,7 @@ def _slice(cidr: Network, index: int) -> Network:
 
 
 def _node_addresses(
-    topology: Topology, on: tuple[str, ...], index: int, located: Located | None
+    topology: Topology, on: tuple[str, ...], index: int, located: Value | None
 ) -> tuple[Address, ...]:
     networks = [n for name in on for n in topology.underlay(name).networks]
     if located is None:
@@ -376,13 +377,13 @@ def _node_addresses(
     return tuple(found)
 
 
-def _labels(located: Located | None) -> tuple[tuple[str, str], ...]:
+def _labels(located: Value | None) -> tuple[tuple[str, str], ...]:
     if located is None:
         return ()
     return tuple((key, value.expect_text()) for key, value in located.fields().items())
 
 
-def _refuse_twice(located: Located, before: list[Node], node: Node) -> None:
+def _refuse_twice(located: Value, before: list[Node], node: Node) -> None:
     for other in before:
         both = set(other.addresses) & set(node.addresses)
         if both:
@@ -391,10 +392,10 @@ def _refuse_twice(located: Located, before: list[Node], node: Node) -> None:
             )
 
 
-def _pods(topology: Topology, node: Node, located: Located | None) -> tuple[Pod, ...]:
+def _pods(topology: Topology, node: Node, located: Value | None) -> tuple[Pod, ...]:
     if located is None:
         return ()
-    if isinstance(located.text, str) and located.text == "a mapping":
+    if located.is_mapping():
         wanted = {name: tuple(_address(a) for a in here.items()) for name, here in
                   located.fields().items()}  # fmt: skip
     else:
@@ -413,14 +414,14 @@ def _pods(topology: Topology, node: Node, located: Located | None) -> tuple[Pod,
 
 
 def _unknown(
-    topology: Topology, located: Located | None
+    topology: Topology, located: Value | None
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """`unknown: [beta]` for all, or `unknown: {alpha: [beta/server]}` for one viewer."""
     if located is None:
         return ()
     viewers = ["all", *(node.name for node in topology.nodes)]
     names = [*(node.name for node in topology.nodes), *(pod.path for pod in topology.pods)]
-    if located.text == "a mapping":
+    if located.is_mapping():
         fields = located.fields(viewers)
     else:
         fields = {"all": located}

@@ -23,7 +23,7 @@ from tests.support.netns import SOCKET_FOLDER, Lab, Namespace, wait_until
 pytestmark = pytest.mark.root
 
 ROOT = str(Path(__file__).parents[2])
-PROGRAM = (sys.executable, "-m", "wgpy.cli.wireguard_py")
+PROGRAM = (sys.executable, "-P", "-m", "wgpy.cli.wireguard_py")
 ENVIRONMENT = {"PYTHONPATH": ROOT}
 MEGABYTE = 1 << 20
 ETH_P_ALL = 3

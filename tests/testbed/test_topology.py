@@ -55,7 +55,7 @@ def test_two_underlays_and_a_world():
 MISTAKES = [
     ("nodes: {a: {pod: [x]}}\n", "f.yaml:1", "a.pod", "did you mean 'pods'?"),
     ("nodes:\n  a:\nmode: strikt\n", "f.yaml:3", "strikt", "did you mean 'strict'?"),
-    ("nodes: {a: }\nmode: strict\nmode: plain\n", "f.yaml:3", "given twice", "keep one"),
+    ("nodes: {a: }\nmode: strict\nmode: plain\n", "f.yaml:3", "comes twice", "keep one"),
     ("nodes:\n  a:\npod_cidrs:\n  - 10.0.0.1/8\n", "f.yaml:4", "host bits", "write 10.0.0.0/8"),
     ("nodes: {a: }\npod_cidrs: [172.20.0.0/16]\n", "f.yaml:2", "overlaps", "allow_overlap: true"),
     ("nodes: {Alpha: }\n", "f.yaml:1", "'Alpha'", "lower-case"),
