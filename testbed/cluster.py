@@ -28,7 +28,7 @@ from testbed import dataplane, discovery, namespaces, network
 from testbed.classify import Classifier
 from testbed.dataplane import Daemon, DataPlaneError
 from testbed.discovery import View
-from testbed.namespaces import Guardian, Namespace
+from testbed.namespaces import Namespace, wait_until
 from testbed.network import UNDERLAY
 from testbed.privileges import complete_path, state_folder
 from testbed.sniffer import Record, Sniffer
@@ -55,7 +55,7 @@ class Cluster:
         self.keys: dict[str, PrivateKey] = {}
         self.owner: tuple[int, int] | None = None
         self._pinned: list[int] = []
-        self._guardian: Guardian | None = None
+        self._guarded: list[Namespace] = []
         self._children: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Cluster:
@@ -102,7 +102,8 @@ class Cluster:
         self.namespaces = namespaces.make(network.names(self.topology), self.folder)
         self._pinned = namespaces.pin(space.pid for space in self.namespaces.values())
         if owned:
-            self._guardian = Guardian(self._pinned)
+            self._guarded = list(self.namespaces.values())
+            namespaces.guard(self._guarded)
             self.owner = (os.getpid(), namespaces.start_time(os.getpid()) or 0)
         self.save()
         pids = {name: space.pid for name, space in self.namespaces.items()}
@@ -151,9 +152,9 @@ class Cluster:
         for process in self._children:
             process.wait()
         self._children.clear()
-        if self._guardian is not None:
-            self._guardian.close()
-            self._guardian = None
+        if self._guarded:
+            namespaces.unguard(self._guarded)
+            self._guarded.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def alive(self) -> bool:
@@ -242,7 +243,7 @@ class Cluster:
     def pid(self, node: str, role: str) -> int | None:
         """The process of a node's agent or data plane, whoever started it; None without."""
         marks = (b"wireguard-", b"wireguard_py") if role == DATA_PLANE else (b"strict\0run",)
-        for pid in namespaces.inside([self.namespaces[node].inode()]):
+        for pid in namespaces.inside([self.namespaces[node].inode]):
             try:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes()
             except OSError:
@@ -327,7 +328,7 @@ class Cluster:
     def _restore(self, state: dict[str, Any]) -> None:
         self.owner = tuple(state["owner"]) if state["owner"] else None
         for name, row in state["namespaces"].items():
-            self.namespaces[name] = Namespace(row["name"], row["pid"], row["started"])
+            self.namespaces[name] = Namespace(**row)
         for row in state["daemons"]:
             daemon = Daemon(**{**row, "log": Path(row["log"])})
             self.daemons[daemon.node, daemon.role] = daemon
@@ -356,13 +357,3 @@ def sweep() -> None:
         orphaned = owner is not None and namespaces.start_time(owner[0]) != owner[1]
         if orphaned or not any(space.alive() for space in cluster.namespaces.values()):
             cluster.down()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, interval: float = 0.02) -> bool:
-    """Poll; False when `condition` did not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(interval)
-    return True

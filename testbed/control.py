@@ -13,8 +13,9 @@ from typing import Any
 
 from strict.client import StrictClient
 from strict.firewall import table_name
-from testbed.cluster import Cluster, wait_until
+from testbed.cluster import Cluster
 from testbed.dataplane import DEVICE
+from testbed.namespaces import wait_until
 from wgpy.control.client import ControlFailed
 
 __all__ = ["ControlFailed", "backstop", "connection", "drops", "status", "wait_known", "wait_mode"]
