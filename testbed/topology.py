@@ -24,6 +24,7 @@ from ipaddress import (
 )
 from pathlib import Path
 
+from testbed.impairment import PERFECT, Impairment
 from testbed.topology_file import TopologyError, Value, load, parse
 
 Address = IPv4Address | IPv6Address
@@ -48,6 +49,8 @@ class Underlay:
     name: str
     networks: tuple[Network, ...]
     mtu: int = 1500
+    impairment: Impairment = PERFECT
+    """Of every node's link to it that has none of its own."""
 
     def router(self, network: Network) -> Address:
         """The router's address in `network`."""
@@ -82,6 +85,8 @@ class Node:
     node_encryption: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     implementation: str = "wireguard-py"
+    links: tuple[Impairment, ...] = ()
+    """Loss, delay and rate of each of its links, in the order of `underlays`."""
 
     def address(self, version: int) -> Address | None:
         """The primary address of IP `version`, or None."""
@@ -121,6 +126,8 @@ class Topology:
     """And tell the agents not to."""
     unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
     summary: str = ""
+    seed: int = 1
+    """Of the losses on links."""
     source: str = field(default="", compare=False, repr=False)
     """The file's text."""
 
@@ -160,12 +167,16 @@ class Topology:
 _TOP = (
     "name", "summary", "mode", "pod_cidrs", "underlays", "nodes", "world", "node_encryption",
     "masquerade", "slices", "opt_out", "allow_remote_node_identities", "allow_overlap",
-    "unknown", "tunnel",
+    "unknown", "tunnel", "seed",
 )  # fmt: skip
 _NODE = (
     "underlays", "addresses", "pods", "pod_cidrs", "control_plane", "node_encryption", "labels",
-    "implementation",
+    "implementation", "links",
 )  # fmt: skip
+_LINK = ("loss", "delay", "rate")
+_LOSS = {"%": 0.01}
+_DELAY = {"ms": 1e6, "us": 1e3, "s": 1e9}
+_RATE = {"mbit": 1e6, "kbit": 1e3, "gbit": 1e9}
 
 
 def read_topology(path: Path) -> Topology:
@@ -203,6 +214,7 @@ def _build(root: Value, stem: str) -> Topology:
         opt_out=top["opt_out"].expect_text() if "opt_out" in top else None,
         allow_overlap=_flag(top, "allow_overlap", False),
         summary=top["summary"].expect_text() if "summary" in top else "",
+        seed=top["seed"].expect_int(0, 999_999_999) if "seed" in top else 1,
     )
     _check_overlap(topology, top.get("pod_cidrs", root))
     nodes: list[Node] = []
@@ -262,7 +274,7 @@ def _underlays(located: Value | None) -> tuple[Underlay, ...]:
         return (Underlay("lan", default),)
     found = []
     for name, here in located.fields().items():
-        fields = here.fields(("networks", "mtu"))
+        fields = here.fields(("networks", "mtu", *_LINK))
         networks = _networks(fields.get("networks"), _DEFAULT_UNDERLAY)
         if len({n.version for n in networks}) != len(networks) or not networks:
             raise here.error("needs one network per family", "networks: [172.20.0.0/24]")
@@ -270,10 +282,34 @@ def _underlays(located: Value | None) -> tuple[Underlay, ...]:
             if network.num_addresses < 8:
                 raise here.error(f"{network} is too small", "use a /29 or wider")
         mtu = fields["mtu"].expect_int(1280, 65535) if "mtu" in fields else 1500
-        found.append(Underlay(_name(here, name), networks, mtu))
+        found.append(Underlay(_name(here, name), networks, mtu, _impairment(fields)))
     if not found:
         raise located.error("no underlay", "name one, or leave the key out")
     return tuple(found)
+
+
+def _impairment(fields: dict[str, Value], default: Impairment = PERFECT) -> Impairment:
+    """`loss: 1%`, `delay: 20ms`, `rate: 10mbit`; what is left out is as in `default`."""
+    loss, delay, rate = default.loss, float(default.delay), default.rate
+    if "loss" in fields:
+        loss = fields["loss"].expect_measure(_LOSS, 0, 1)
+    if "delay" in fields:
+        delay = fields["delay"].expect_measure(_DELAY, 0, 60e9)
+    if "rate" in fields:
+        rate = fields["rate"].expect_measure(_RATE, 8e3, 100e9)
+    return Impairment(loss, round(delay), rate)
+
+
+def _links(
+    topology: Topology, on: tuple[str, ...], located: Value | None
+) -> tuple[Impairment, ...]:
+    """`links: {lan: {loss: 1%}}`: a node's own links, the rest as its underlays say."""
+    own = {} if located is None else located.fields(on)
+    return tuple(
+        _impairment(own[name].fields(_LINK) if name in own else {},
+                    topology.underlay(name).impairment)
+        for name in on
+    )  # fmt: skip
 
 
 def _world(located: Value | None) -> World | None:
@@ -335,6 +371,7 @@ def _node(
         node_encryption=_flag(fields, "node_encryption", topology.node_encryption),
         labels=_labels(fields.get("labels")),
         implementation=_implementation(topology, fields.get("implementation")),
+        links=_links(topology, on, fields.get("links")),
     )
     _refuse_twice(located, before, node)
     return replace(node, pods=_pods(topology, node, fields.get("pods")))

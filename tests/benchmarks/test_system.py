@@ -37,7 +37,7 @@ def assert_gone(lab: Lab) -> None:
 
 def test_a_run_over_the_bare_link(tmp_path: Path) -> None:
     arguments = ["system", "--impl", "none", "--quick", "--load", "tcp1-up", "--load", "ping"]
-    done = CliRunner().invoke(bench, [*arguments, "--out", str(tmp_path), "--json"])
+    done = CliRunner().invoke(bench, [*arguments, "-o", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document == json.loads((tmp_path / "result.json").read_text())
