@@ -107,7 +107,7 @@ def test_sigkill_of_the_owner_leaves_nothing(tmp_path):
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"},
+        env={**os.environ, "PYTHONPATH": str(root)},
     ) as owner:  # fmt: skip
         inside = [int(word) for word in owner.stdout.readline().split()]
         assert namespaces.inside(inside)
