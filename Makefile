@@ -1,12 +1,16 @@
-# `make demo` and `make test` set up what is missing: Debian packages (as root), then
-# .venv, made from pyproject.toml when missing or older.
+# `make demo` and `make test` set up what is missing: Debian packages (as root), then .venv,
+# made from pyproject.toml when missing or older.  The demo needs none of the test tools.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+# One line per package while pip works.
+SHOW := sed -un -e 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' -e 's/^Building \(wheel.*\) (.*started/  building \1/p'
 
 .PHONY: demo test lint packages demo-packages clean
 
-demo: demo-packages $(VENV)/ready
+demo: demo-packages $(if $(wildcard $(VENV)/ready),$(VENV)/ready,$(VENV)/ready-demo)
 	@$(BIN)/wgpy demo
 
 test: packages lint
@@ -24,10 +28,16 @@ packages:
 demo-packages:
 	@bash .ci/install-packages demo-packages
 
-$(VENV)/ready: pyproject.toml | demo-packages
-	@echo "setting up $(VENV)"
+$(VENV)/ready-demo: pyproject.toml | demo-packages
+	@echo "setting up $(VENV) with wgpy and the libraries it runs on (about 150 MB):"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --editable '.[test]'
+	@$(BIN)/pip install --editable . | $(SHOW)
+	@touch $@
+
+$(VENV)/ready: pyproject.toml | demo-packages
+	@echo "setting up $(VENV) with wgpy, all extras and the test tools (about 800 MB):"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --editable '.[test]' | $(SHOW)
 	@touch $@
 
 clean:

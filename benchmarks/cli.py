@@ -6,6 +6,8 @@ Each command imports what it runs when it runs: ``wgpy --help`` must not pay for
 from __future__ import annotations
 
 import datetime
+import functools
+import importlib.util
 import json
 import os
 import signal
@@ -31,13 +33,26 @@ def bench() -> None:
 
 
 def output_options(command: Any) -> Any:
-    """``--out DIR`` and ``--json``, the same for every kind."""
+    """``-o DIR`` and ``--json``, the same for every kind; says first what will be missing."""
     out = click.option(
-        "--out", type=click.Path(file_okay=False, path_type=Path),
+        "-o", "--output", "out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
         help="Folder for result.json, report.html and plots [out/bench/KIND-TIME].",
     )  # fmt: skip
     text = click.option("--json", "as_json", is_flag=True, help="Print the recording as JSON.")
-    return out(text(command))
+
+    @functools.wraps(command)
+    def checked(**arguments: Any) -> Any:
+        if absent := missing("matplotlib"):
+            click.echo(f"no plots will be drawn: {absent}", err=True)
+        return command(**arguments)
+
+    return out(text(checked))
+
+
+def missing(*modules: str) -> str:
+    """Which of these are not installed, and the command that installs them; empty: all are."""
+    absent = " ".join(name for name in modules if importlib.util.find_spec(name) is None)
+    return f"{absent} not installed (pip install {absent})" if absent else ""
 
 
 def finish(recording: Recording, out: Path | None, as_json: bool) -> None:
@@ -67,7 +82,7 @@ def write_report(recordings: list[Recording], folder: Path) -> None:
     from benchmarks.plots import draw_all, save
     from benchmarks.report import render
 
-    plots = draw_all(recordings)
+    plots = [] if missing("matplotlib") else draw_all(recordings)
     save(plots, folder)
     (folder / "report.html").write_text(render(recordings, plots))
 
@@ -220,6 +235,8 @@ def micro(quick: bool, only: str, out: Path | None, as_json: bool) -> None:
         if not as_json:
             click.echo(line, err=True)
 
+    if absent := missing("pyperf"):
+        raise click.ClickException(absent)
     try:
         recording = single.measure(quick=quick, only=only, said=said)
     except single.MicroError as error:
@@ -369,53 +386,57 @@ def compare(before: Path, after: Path, details: bool, as_json: bool) -> None:
     show_tables([table])
 
 
-BESIDE = Path("report.html")
-
-
 def not_a_recording(_context: Any, _option: Any, value: Path | None) -> Path | None:
-    """``--html RESULT.json`` would overwrite what was meant to be read."""
+    """``-o RESULT.json`` would overwrite what was meant to be read."""
     if value is not None and value.suffix == ".json":
-        raise click.BadParameter(f"{value} is a recording: name the page, or put --html last")
+        raise click.BadParameter(f"{value} is a recording: name a page (.html) or a folder")
     return value
 
 
 @bench.command()
 @click.argument("files", type=FILE, nargs=-1, required=True)
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), is_flag=False,
-              flag_value=str(BESIDE), metavar="[PAGE]", callback=not_a_recording,
-              help="Write a page instead of printing tables: report.html beside the first "
-              "recording, or PAGE.")  # fmt: skip
-@click.option("--plots", type=click.Path(file_okay=False, path_type=Path),
-              help="Write the plots as SVG files into this folder.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="PAGE.html|FOLDER",
+              callback=not_a_recording,
+              help="Write one page, or the plots as SVG files into a folder, instead of printing "
+              "tables.")  # fmt: skip
 @click.option("--details", is_flag=True, help="Each end's user and system time too.")
-def report(files: tuple[Path, ...], html: Path | None, plots: Path | None, details: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the recordings as JSON.")
+def report(files: tuple[Path, ...], output: Path | None, details: bool, as_json: bool) -> None:
     """Show recordings: tables here, or one HTML page, or plots."""
+    is_page = output is not None and output.suffix == ".html"
+    absent = missing("matplotlib")
+    if absent and output is not None:
+        if not is_page:
+            raise click.ClickException(absent)
+        click.echo(f"the page will have no plots: {absent}", err=True)
     recordings = [read(file) for file in files]
-    if html is None and plots is None:
+    if as_json:
+        click.echo(json.dumps([json.loads(each.to_json()) for each in recordings], indent=1))
+    if output is None:
         from benchmarks.terminal import show_recording
 
-        for recording in recordings:
+        for recording in recordings if not as_json else ():
             show_recording(recording, details=details)
         return
     from benchmarks.plots import draw_all, save
     from benchmarks.report import render
 
-    drawn = draw_all(recordings)
-    if plots is not None:
-        save(drawn, plots)
-        click.echo(f"written: {len(drawn)} plots in {plots}", err=True)
-    if html is not None:
-        if html == BESIDE:
-            html = files[0].with_name(BESIDE.name)
-        html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(render(recordings, drawn))
-        click.echo(f"written: {html}", err=True)
+    drawn = [] if absent else draw_all(recordings)
+    if is_page:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(render(recordings, drawn))
+        click.echo(f"written: {output}", err=True)
+    else:
+        save(drawn, output)
+        click.echo(f"written: {len(drawn)} plots in {output}", err=True)
 
 
 @bench.command()
 @click.argument("files", type=FILE, nargs=-1, required=True)
-@click.option("--page", type=FILE, default=Path("docs/performance.md"), show_default=True)
-def docs(files: tuple[Path, ...], page: Path) -> None:
+@click.option("--page", type=FILE, default=Path("docs/performance.md"), show_default=True,
+              help="The page to fill.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print what was left as it was as JSON.")
+def docs(files: tuple[Path, ...], page: Path, as_json: bool) -> None:
     """Write the figures of recordings into a page, between its markers."""
     from benchmarks.docs import PageError, fill
 
@@ -425,6 +446,8 @@ def docs(files: tuple[Path, ...], page: Path) -> None:
     except PageError as error:
         raise click.ClickException(f"{page}: {error}") from error
     page.write_text(text)
+    if as_json:
+        click.echo(json.dumps({"page": str(page), "left": list(left)}, ensure_ascii=False))
     rest = f"; left as they were: {', '.join(left)}" if left else ""
     click.echo(f"written: {page}{rest}", err=True)
     for file, recording in zip(files, recordings, strict=True):

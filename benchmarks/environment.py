@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.implementations import Implementation
-from benchmarks.lab import End, LabError, run
+from benchmarks.lab import End, LabError
 
 PACKAGES = ("cryptography", "numpy", "pynacl", "pyroute2", "python-pytun", "numba", "pyperf")
 OFFLOADS = (
@@ -60,7 +60,7 @@ def device(end: End, interface: str) -> dict[str, Any]:
     """MTU, segment limits and offloads of an interface of a lab."""
     found: dict[str, Any] = {}
     try:
-        link = json.loads(run(["ip", "-n", end.namespace, "-j", "-d", "link", "show", interface]))
+        link = json.loads(end.run("ip", "-j", "-d", "link", "show", interface))
         found = {key: link[0][key] for key in ("mtu", "gso_max_size", "txqlen") if key in link[0]}
         features = end.run("ethtool", "-k", interface)
     except (LabError, FileNotFoundError):

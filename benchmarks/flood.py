@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from benchmarks.meter import Usage, metered
 from benchmarks.model import Recording, Sample
 from benchmarks.progress import Progress
 from benchmarks.tunnel import PORT, tunnel
+from wgpy.programs import python_module
 
 RATES = (0, 2_000, 20_000)
 REFUSED_RATE = 30_000
@@ -136,8 +136,9 @@ def flooding(lab: Lab, rate: int, kind: str) -> Iterator[Sent]:
         yield sent
         return
     process = lab.left.start(
-        sys.executable, "-m", "benchmarks.flooder", lab.right.outer, str(PORT), str(rate), kind,
-        lab.right_key, stdin_pipe=True,
+        *python_module("benchmarks.flooder", lab.right.outer, str(PORT), str(rate), kind,
+                       lab.right_key),
+        stdin_pipe=True,
     )  # fmt: skip
     try:
         assert process.stdin is not None and process.stdout is not None

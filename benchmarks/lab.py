@@ -1,24 +1,27 @@
 """Two network namespaces joined by a veth pair, with a tunnel between them or none.
 
-Everything carries one random prefix and is removed when the context ends, whatever
-happened.  Programs started here die with this process (``setpriv --pdeathsig``), so not
-even SIGKILL leaves a daemon behind.  What the tunnel is belongs to `tunnel`.
+The namespaces are the testbed's (`testbed.namespaces`), and end with the context, whatever
+happened, SIGKILL of this program included.  Interface names carry one random prefix, as the
+folder of the UAPI sockets is shared.  What the tunnel is belongs to `tunnel`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from testbed import namespaces
+from testbed.namespaces import Namespace, NamespaceError
+
 PREFIX = "wgb"
-"""Start of every namespace and interface name of a benchmark."""
+"""Start of every interface name of a benchmark."""
 
 OUTER_MTU = 1500
 
@@ -33,7 +36,7 @@ class LabError(RuntimeError):
 class End:
     """One side.  `core` pins whatever runs here; None leaves it to the scheduler."""
 
-    namespace: str
+    namespace: Namespace
     veth: str
     tunnel: str
     outer: str
@@ -42,7 +45,7 @@ class End:
 
     def inside(self, *command: str) -> list[str]:
         """The command line that runs `command` here, pinned, and dies with us."""
-        line = ["ip", "netns", "exec", self.namespace, "setpriv", "--pdeathsig", "KILL"]
+        line = [*self.namespace.prefix(), "setpriv", "--pdeathsig", "KILL"]
         if self.core is not None:
             line += ["taskset", "--cpu-list", str(self.core)]
         return [*line, *command]
@@ -59,7 +62,7 @@ class End:
         env: Mapping[str, str] | None = None,
         stdin_pipe: bool = False,
     ) -> subprocess.Popen[str]:
-        """Start in the background; ``ip`` and ``setpriv`` exec, so the pid is the program's."""
+        """Start in the background; everything before it execs, so the pid is the program's."""
         return subprocess.Popen(
             self.inside(*command),
             stdin=subprocess.PIPE if stdin_pipe else subprocess.DEVNULL,
@@ -116,38 +119,50 @@ def wait_until(
     condition: Callable[[], bool], what: str, timeout: float = 10.0, interval: float = 0.005
 ) -> None:
     """Poll `condition()` until it is true; raises `LabError` naming `what`."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"waited {timeout:g} s for {what}")
-        time.sleep(interval)
+    if not namespaces.wait_until(condition, timeout, interval):
+        raise LabError(f"waited {timeout:g} s for {what}")
 
 
 @contextlib.contextmanager
 def veth_pair(cores: tuple[int, int] | None, congestion: str) -> Iterator[Lab]:
     """Two joined namespaces, removed at the end.  Raises `LabError`."""
     prefix = PREFIX + secrets.token_hex(4)
-    ends = [
-        End(
-            namespace=f"{prefix}-{side}",
-            veth=f"{prefix}v{side}",
-            tunnel=f"{prefix}t{side}",
-            outer=f"10.99.0.{number}",
-            inner=f"10.98.0.{number}",
-            core=cores[number - 1] if cores else None,
-        )
-        for number, side in ((1, "l"), (2, "r"))
-    ]
     with contextlib.ExitStack() as stack:
-        for end in ends:
-            stack.callback(_quietly, ["ip", "netns", "del", end.namespace])
-            run(["ip", "netns", "add", end.namespace])
+        ends = [
+            End(
+                namespace=stack.enter_context(_namespace(side)),
+                veth=f"{prefix}v{side}",
+                tunnel=f"{prefix}t{side}",
+                outer=f"10.99.0.{number}",
+                inner=f"10.98.0.{number}",
+                core=cores[number - 1] if cores else None,
+            )
+            for number, side in ((1, "l"), (2, "r"))
+        ]
         left, right = ends
-        run(["ip", "link", "add", left.veth, "netns", left.namespace, "type", "veth",
-             "peer", "name", right.veth, "netns", right.namespace])  # fmt: skip
+        left.run("ip", "link", "add", left.veth, "type", "veth",
+                 "peer", "name", right.veth, "netns", str(right.namespace.pid))  # fmt: skip
         for end in ends:
             _set_up(end, congestion)
         yield Lab(left, right, target=right.outer)
+
+
+@contextlib.contextmanager
+def _namespace(side: str) -> Iterator[Namespace]:
+    """A namespace, and the end of everything inside."""
+    try:
+        made = namespaces.make([side])[side]
+    except NamespaceError as error:
+        raise LabError(str(error)) from error
+    pinned = namespaces.pin([made.pid])
+    namespaces.guard([made])
+    try:
+        yield made
+    finally:
+        namespaces.kill_inside(pinned)
+        for fd in pinned:
+            os.close(fd)
+        namespaces.unguard([made])
 
 
 def preferred_congestion() -> str:
@@ -168,9 +183,5 @@ def _set_up(end: End, congestion: str) -> None:
         f"link set {end.veth} mtu {OUTER_MTU} up",
         "link set lo up",
     ]
-    run(["ip", "-n", end.namespace, "-batch", "-"], input="\n".join(batch) + "\n")
+    end.run("ip", "-batch", "-", input="\n".join(batch) + "\n")
     end.run("sh", "-c", f"cat >{_SYSCTL}/tcp_congestion_control", input=congestion)
-
-
-def _quietly(command: Sequence[str]) -> None:
-    subprocess.run(command, capture_output=True, timeout=60)

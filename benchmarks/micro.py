@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from benchmarks.environment import environment
 from benchmarks.meter import watched
 from benchmarks.micro_cases import Case, cases
 from benchmarks.model import Recording, Sample
+from wgpy.programs import python_module
 
 QUICK = ("--processes=2", "--values=2", "--warmups=1", "--min-time=0.002")
 FULL = ("--processes=10", "--values=3", "--warmups=1", "--min-time=0.05")
@@ -34,7 +34,7 @@ def measure(*, quick: bool, only: str, said: Callable[[str], None]) -> Recording
     recording = Recording("micro", environment(), {"quick": quick, "only": only})
     with watched(recording, "operations"), tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "pyperf.json"
-        command = [sys.executable, "-m", "benchmarks.micro", "--output", str(output)]
+        command = python_module("benchmarks.micro", "--output", str(output))
         command += [*(QUICK if quick else FULL), *(["--only", only] if only else [])]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -72,7 +72,7 @@ def _make_device(
     end: End, implementation: Implementation, lab: Lab, stack: contextlib.ExitStack
 ) -> None:
     if implementation.kind is Kind.KERNEL:
-        run(["ip", "-n", end.namespace, "link", "add", end.tunnel, "type", "wireguard"])
+        end.run("ip", "link", "add", end.tunnel, "type", "wireguard")
         return
     log = stack.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
     daemon = start_daemon(end, implementation, log)
@@ -132,7 +132,7 @@ def _configure(end: End, own: Keys, peer: Keys, other: End, mtu: int) -> None:
     )
     end.run("wg", "setconf", end.tunnel, "/dev/stdin", input=text)
     batch = f"addr add {end.inner}/24 dev {end.tunnel}\nlink set {end.tunnel} mtu {mtu} up\n"
-    run(["ip", "-n", end.namespace, "-batch", "-"], input=batch)
+    end.run("ip", "-batch", "-", input=batch)
 
 
 def _wait_for_answer(lab: Lab, implementation: Implementation) -> None:

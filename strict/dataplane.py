@@ -10,7 +10,6 @@ The open control connection tells when the data plane dies.
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from strict.table import StrictTable
 from strict.wire import config_to_wire
 from wgpy.control.client import ControlFailed
 from wgpy.linux import uapi_client as uapi
+from wgpy.programs import python_module
 from wgpy.protocol.endpoint import Prefix
 from wgpy.protocol.keys import PrivateKey
 from wgpy.protocol.settings import DeviceChange, DeviceSnapshot, PeerChange
@@ -176,9 +176,7 @@ def start(interface: str, arguments: Sequence[str]) -> None:
 
     It is no child of the agent's: killing the agent leaves it running.
     """
-    command = [
-        sys.executable, "-m", "wgpy.cli.wireguard_py", "--policy", "strict", *arguments, interface
-    ]
+    command = python_module("wgpy.cli.wireguard_py", "--policy", "strict", *arguments, interface)
     try:
         done = subprocess.run(
             command,

@@ -3,11 +3,17 @@
 `load` parses a file and remembers where each key stands; `Section` reads typed values
 out of it and collects problems instead of stopping at the first; `Document.check` raises
 them all, so a bad file is refused as a whole.
+
+A file is input: whatever is in it ends as `DocumentRefused`, in bounded time and memory.
+So only regular files of bounded size are read, nesting is bounded, and of YAML only what
+TOML has, too: no aliases (one line of them can stand for gigabytes), merge keys or tags.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,10 +25,19 @@ Key = tuple[str | int, ...]
 T = TypeVar("T")
 
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
-_TOML_HEADER: Final = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]")
+# Written so that no line, however long, makes them search twice.
+_TOML_HEADER: Final = re.compile(r"^[ \t]*(\[\[?)([^\]]+)\]")
 _TOML_KEY: Final = re.compile(
-    r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*[^=\s]+)*)\s*="""
+    r"""^[ \t]*([A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:[ \t]*\.[^=]*|[ \t]*)="""
 )
+
+SIZE_LIMIT: Final = {".toml": 64 << 20, ".yaml": 1 << 20, ".yml": 1 << 20}
+"""Bytes; a table of 512,000 prefixes fits into the first."""
+DEPTH_LIMIT: Final = 32
+"""Tables and lists inside of each other."""
+_DOTTED: Final = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){200}""")
+"""A dotted key that tomllib would need minutes for."""
+_SCALARS: Final = frozenset(("str", "int", "float", "bool", "null"))
 
 
 class Problem(NamedTuple):
@@ -32,10 +47,20 @@ class Problem(NamedTuple):
     line: int
     key: str
     message: str
+    fix: str = ""
+
+    @property
+    def place(self) -> str:
+        """`FILE:LINE`, or the file alone."""
+        return f"{self.path}:{self.line}" if self.line else str(self.path)
+
+    @property
+    def text(self) -> str:
+        """What is wrong and with which key."""
+        return f"{self.key}: {self.message}" if self.key else self.message
 
     def __str__(self) -> str:
-        place = f"{self.path}:{self.line}" if self.line else str(self.path)
-        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        return f"{self.place}: {self.text}" + (f"; {self.fix}" if self.fix else "")
 
 
 class DocumentRefused(ValueError):
@@ -47,11 +72,18 @@ class DocumentRefused(ValueError):
 
 
 class Document:
-    """A parsed file and the lines of its keys."""
+    """A parsed file, the lines of its keys, and (of YAML) its values as they are written."""
 
-    def __init__(self, path: Path, data: Mapping[str, Any], lines: Mapping[Key, int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        data: Mapping[str, Any],
+        lines: Mapping[Key, int],
+        written: Mapping[Key, str] | None = None,
+    ) -> None:
         self.path = path
         self.data = data
+        self.written = written or {}
         self._lines = lines
         self.problems: list[Problem] = []
 
@@ -63,7 +95,7 @@ class Document:
 
     def problem(self, key: Key, message: str) -> None:
         """Note a mistake for `check`."""
-        self.problems.append(Problem(self.path, self.line(key), _spell(key), message))
+        self.problems.append(Problem(self.path, self.line(key), spell(key), message))
 
     def check(self) -> None:
         """Raises `DocumentRefused` with all problems noted so far."""
@@ -179,27 +211,81 @@ class Section:
 
 def load(path: Path) -> Document:
     """Read a ``.toml``, ``.yaml`` or ``.yml`` file; raises `DocumentRefused`."""
+    if path.suffix not in SIZE_LIMIT:
+        raise _refusal(path, "name it .toml, .yaml or .yml")
+    return parse(_read(path, SIZE_LIMIT[path.suffix]), path)
+
+
+def parse(text: str, path: Path) -> Document:
+    """As `load`, for text in hand; `path` names it and says by its suffix what it is."""
+    return _parse_toml(path, text) if path.suffix == ".toml" else _parse_yaml(path, text)
+
+
+def _refusal(path: Path, message: str, line: int = 0, fix: str = "") -> DocumentRefused:
+    return DocumentRefused([Problem(path, line, "", message, fix)])
+
+
+def _read(path: Path, limit: int) -> str:
+    """The text of a regular file; what could block or never end (a pipe, a device) is refused."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise DocumentRefused([Problem(path, 0, "", f"cannot be read: {reason}")]) from error
-    if path.suffix in (".yaml", ".yml"):
-        return _load_yaml(path, text)
-    if path.suffix == ".toml":
-        return _load_toml(path, text)
-    raise DocumentRefused([Problem(path, 0, "", "name it .toml, .yaml or .yml")])
+        # Opening a pipe otherwise waits for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _refusal(path, "cannot be read: not a regular file")
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            fix = "" if path.suffix == ".toml" else "; long files are better written in TOML"
+            raise _refusal(path, f"longer than {limit >> 20} MiB{fix}")
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _refusal(path, "cannot be read: not UTF-8 text") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, DocumentRefused):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _refusal(path, f"cannot be read: {reason}") from error
 
 
-def _load_toml(path: Path, text: str) -> Document:
+def _parse_toml(path: Path, text: str) -> Document:
+    if dotted := _DOTTED.search(text):
+        line = text.count("\n", 0, dotted.start()) + 1
+        raise _refusal(path, "not TOML: a key of more than 200 parts", line)
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         place = _TOML_PLACE.search(str(error))
         line = int(place[1]) if place and place[1] else text.count("\n") + 1
         message = _TOML_PLACE.sub("", str(error))
-        raise DocumentRefused([Problem(path, line, "", f"not TOML: {message}")]) from error
+        raise _refusal(path, f"not TOML: {message}", line) from error
+    except RecursionError as error:
+        raise _refusal(path, "lists and tables too deep inside of each other") from error
+    except (ValueError, OverflowError) as error:  # a number with thousands of digits
+        raise _refusal(path, f"not TOML: {error}", _longest_line(text)) from error
+    if (key := _too_deep(data)) is not None:
+        raise _refusal(path, f"{key}: more than {DEPTH_LIMIT} levels of tables and lists")
     return Document(path, data, _toml_lines(text))
+
+
+def _longest_line(text: str) -> int:
+    lines = text.splitlines()
+    return lines.index(max(lines, key=len)) + 1 if lines else 0
+
+
+def _too_deep(data: Mapping[str, Any]) -> str | None:
+    """The top-level key of something nested deeper than `DEPTH_LIMIT`; None when all is well."""
+    for key, value in data.items():
+        level = [value]
+        for _depth in range(DEPTH_LIMIT):
+            level = [
+                inner
+                for outer in level if isinstance(outer, (dict, list))
+                for inner in (outer.values() if isinstance(outer, dict) else outer)
+                if isinstance(inner, (dict, list))
+            ]  # fmt: skip
+        if level:
+            return key
+    return None
 
 
 def _toml_lines(text: str) -> dict[Key, int]:
@@ -222,43 +308,107 @@ def _toml_lines(text: str) -> dict[Key, int]:
     return lines
 
 
-def _load_yaml(path: Path, text: str) -> Document:
-    lines: dict[Key, int] = {}
-    document = Document(path, {}, lines)
+class _Loader(yaml.SafeLoader):
+    """Composes nodes, and refuses aliases and depth while it goes."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise yaml.MarkedYAMLError(
+                problem="aliases (& and *) are not read: write the value out",
+                problem_mark=event.start_mark,
+            )
+        if self.depth > DEPTH_LIMIT:
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {DEPTH_LIMIT} levels of tables and lists",
+                problem_mark=event.start_mark,
+            )
+        self.depth += 1
+        try:
+            node: yaml.Node | None = super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+        return node
+
+
+def _parse_yaml(path: Path, text: str) -> Document:
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 0
-        message = getattr(error, "problem", None) or "it cannot be parsed"
-        raise DocumentRefused([Problem(path, line, "", f"not YAML: {message}")]) from error
-    if root is not None:
-        _yaml_lines(document, root, (), lines)
-    if data is not None and not isinstance(data, dict):
-        document.problem((), "must be a table of keys and values")
-    document.check()
-    document.data = data or {}
-    return document
+        message = getattr(error, "problem", None) or getattr(error, "reason", None)
+        words = f"not YAML: {message or 'it cannot be parsed'}"
+        raise _refusal(path, words, line, "mind indentation and quotes") from error
+    return _YamlReader(path).document(root)
 
 
-def _yaml_lines(document: Document, node: yaml.Node, key: Key, lines: dict[Key, int]) -> None:
-    """Note the line of every key and item; a key that comes twice is a problem."""
-    if isinstance(node, yaml.MappingNode):
+class _YamlReader:
+    """From composed nodes to plain data, with the line and the spelling of each value."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines: dict[Key, int] = {}
+        self._written: dict[Key, str] = {}
+        self._problems: list[Problem] = []
+        self._path = path
+        self._constructor = yaml.constructor.SafeConstructor()
+
+    def document(self, root: yaml.Node | None) -> Document:
+        """Raises `DocumentRefused` with every value that cannot be read."""
+        data = None if root is None else self._value(root, ())
+        if data is not None and not isinstance(data, dict):
+            self._problem((), 1, "must be a table of keys and values")
+        if self._problems:
+            raise DocumentRefused(self._problems)
+        return Document(self._path, data or {}, self._lines, self._written)
+
+    def _problem(self, key: Key, line: int, message: str, fix: str = "") -> None:
+        self._problems.append(Problem(self._path, line, spell(key), message, fix))
+
+    def _value(self, node: yaml.Node, key: Key) -> Any:
+        line = node.start_mark.line + 1
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if isinstance(node, yaml.MappingNode) and kind == "map":
+            return self._table(node, key)
+        if isinstance(node, yaml.SequenceNode) and kind == "seq":
+            for index, item in enumerate(node.value):
+                self._lines[(*key, index)] = item.start_mark.line + 1
+            return [self._value(item, (*key, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode) and kind in _SCALARS:
+            self._written[key] = node.value
+            try:
+                return self._constructor.construct_object(node)
+            except (yaml.YAMLError, ValueError, KeyError, IndexError, OverflowError):
+                self._problem(key, line, f"{node.value[:40]!r} cannot be read as {kind}",
+                              "put it in quotes if it is a text")  # fmt: skip
+                return None
+        what = "a date" if kind == "timestamp" else f"the type {kind[:40]!r}"
+        self._problem(key, line, f"{what} is not used here", "put it in quotes if it is a text")
+        return None
+
+    def _table(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         for name, value in node.value:
+            line = name.start_mark.line + 1
+            if not isinstance(name, yaml.ScalarNode) or name.tag.endswith((":null", ":merge")):
+                self._problem(key, line, "a key must be a text", "put it in quotes")
+                continue
             place = (*key, str(name.value))
-            twice = place in lines
-            lines[place] = name.start_mark.line + 1
-            if twice:
-                document.problem(place, "this key comes twice")
-            _yaml_lines(document, value, place, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[(*key, index)] = item.start_mark.line + 1
-            _yaml_lines(document, item, (*key, index), lines)
+            self._lines[place] = line
+            if name.value in found:
+                self._problem(place, line, "this key comes twice", "keep one of them")
+                continue
+            found[str(name.value)] = self._value(value, place)
+        return found
 
 
-def _spell(key: Key) -> str:
+def spell(key: Key) -> str:
     """``node[2].addresses[0]``"""
     text = ""
     for part in key:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.located import TopologyError
 from testbed.topology import Topology, read_topology
+from testbed.topology_file import TopologyError
 
 FOLDER = Path(__file__).parent / "labs"
 

@@ -151,3 +151,18 @@ def _message(head: bytes, size: int) -> str:
     # frame may hold many messages where the device cuts them up later.
     fits = size == fixed if fixed else size >= 32
     return _MESSAGE_NAMES[head[0]] if fits else ""
+
+
+def message_fields(packet: Packet, frame: bytes) -> tuple[int | None, int | None]:
+    """The index that a WireGuard frame is for (an initiation: comes from), and its counter."""
+    if packet.kind is not Kind.WIREGUARD:
+        return None, None
+    at = 14
+    while frame[at - 2 : at] in (b"\x81\x00", b"\x88\xa8"):
+        at += 4
+    at += (frame[at] & 15) * 4 + 8 if frame[at] >> 4 == 4 else 48
+    place = at + (8 if packet.detail == "response" else 4)
+    index = int.from_bytes(frame[place : place + 4], "little")
+    if packet.detail != "data" or len(frame) < at + 16:
+        return index, None
+    return index, int.from_bytes(frame[at + 8 : at + 16], "little")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,22 +21,38 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
+from testbed import capture as recording
 from testbed import catalogue, control, graph, privileges, sentinel
-from testbed.classify import PLAINTEXT, Kind
+from testbed.classify import PLAINTEXT, Classifier, Kind, message_fields
 from testbed.cluster import AGENT, DATA_PLANE, Cluster, ClusterError, registered
 from testbed.dataplane import DataPlaneError, snapshot
-from testbed.located import TopologyError
 from testbed.namespaces import NamespaceError
-from testbed.pcap import PcapWriter
-from testbed.sniffer import Record
+from testbed.sentinel import SentinelError
+from testbed.sniffer import Record, SnifferBlind
+from testbed.topology import LISTEN_PORT
+from testbed.topology_file import TopologyError
 
 FAILURES = (
-    ClusterError, control.ControlFailed, DataPlaneError, NamespaceError, TopologyError,
-    PermissionError, TimeoutError, KeyError,
+    ClusterError, control.ControlFailed, DataPlaneError, NamespaceError, SentinelError,
+    SnifferBlind, TopologyError, OSError, KeyError,
 )  # fmt: skip
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-which = click.option("-c", "--cluster", "name", help="Which running cluster (one: no need).")
+which = click.option("-c", "--cluster", "name", metavar="NAME",
+                     help="Which running cluster; not needed for the only one.")  # fmt: skip
+named = click.argument("argument", metavar="[NAME]", required=False)
+
+
+def tell(as_json: bool, text: str, **facts: Any) -> None:
+    """The result of a command: a sentence, or the same as one JSON document."""
+    click.echo(json.dumps(facts, indent=2) if as_json else text)
+
+
+def _one_name(argument: str | None, name: str | None) -> str | None:
+    """The cluster of NAME or of -c NAME."""
+    if argument and name and argument != name:
+        raise ClusterError(f"two clusters are named: {argument} and {name}")
+    return argument or name
 
 
 class _Group(click.Group):
@@ -90,66 +106,91 @@ def up(what: str, name: str, as_json: bool) -> None:
     privileges.require()
     begin = time.monotonic()
     cluster = Cluster.up(topology, name=name, owned=False)
-    subprocess.Popen(
-        [sys.executable, "-m", "testbed.sentinel", cluster.name],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=(cluster.folder / "sentinel.log").open("wb"),
-        start_new_session=True,
-    )
+    try:
+        sentinel.launch(cluster)
+    except BaseException:
+        _take_down(cluster)
+        raise
     seconds = time.monotonic() - begin
-    if as_json:
-        click.echo(json.dumps({"name": cluster.name, "seconds": round(seconds, 3)}))
-        return
-    click.echo(graph.as_text(topology, cluster.views))
-    click.echo(f"\n{cluster.name} is up in {seconds:.1f} s.")
-    click.echo("Next: wgpy testbed inspect | exec | capture | down")
+    text = graph.as_text(topology, cluster.views)
+    tell(as_json, f"{text}\n\n{cluster.name} is up in {seconds:.1f} s.\n"
+         "Next: wgpy testbed inspect | exec | capture | down",
+         name=cluster.name, seconds=round(seconds, 3))  # fmt: skip
+
+
+def _take_down(cluster: Cluster) -> None:
+    sentinel.end(cluster.folder)
+    cluster.down()
 
 
 @testbed.command()
-@click.argument("name", required=False)
+@named
+@which
 @click.option("--all", "everything", is_flag=True, help="All clusters.")
-def down(name: str | None, everything: bool) -> None:
+@as_json
+def down(argument: str | None, name: str | None, everything: bool, as_json: bool) -> None:
     """Take a cluster down; nothing of it stays."""
     running = registered()
+    name = _one_name(argument, name)
     names = running if everything else [name] if name else running if len(running) == 1 else []
-    if not names and (not everything):
-        raise ClusterError(f"which cluster? (running: {', '.join(running) or 'none'})")
+    if not names and not everything:
+        raise ClusterError(f"which cluster? say -c NAME (running: {', '.join(running) or 'none'})")
     for each in names:
         if not privileges.privileged():
             privileges.require(into=_holder(each))
-        Cluster.load(each).down()
-        click.echo(f"{each} is down")
+        _take_down(Cluster.load(each))
+        if not as_json:
+            click.echo(f"{each} is down")
+    if as_json:
+        tell(True, "", down=names)
 
 
 @testbed.command()
-@click.argument("name", required=False)
+@named
+@which
 @as_json
-def inspect(name: str | None, as_json: bool) -> None:
-    """What runs, and what the sentinel has seen on the underlay."""
-    cluster = _pick(name)
-    described = _describe(cluster)
+def inspect(argument: str | None, name: str | None, as_json: bool) -> None:
+    """What runs, and what the sentinel has seen on the underlay.
+
+    Exit status 1 when the sentinel is dead, deaf or late: then nothing is known of the wire.
+    """
+    cluster = _pick(_one_name(argument, name))
+    trouble = ""
+    try:
+        seen: dict[str, Any] = sentinel.ask(cluster)
+    except SentinelError as error:
+        trouble, seen = str(error), {"error": str(error)}
+    described = _describe(cluster) | {"sentinel": seen}
     if as_json:
         click.echo(json.dumps(described, indent=2))
-        return
+    else:
+        _show(described)
+    if trouble:
+        raise SentinelError(trouble)
+
+
+def _show(described: dict[str, Any]) -> None:
     console = Console()
-    table = Table(title=f"{cluster.name} ({cluster.topology.mode})", title_justify="left")
-    for column in ("node", "addresses", "agent", "data plane", "peers", "handshakes"):
-        table.add_column(column)
+    table = Table(title=f"{described['name']} ({described['mode']})", title_justify="left")
+    for column in ("node", "mode", "addresses", "agent", "data plane", "peers", "handshakes"):
+        table.add_column(column, overflow="fold")
     for node in described["nodes"]:
         table.add_row(
-            node["name"], "\n".join(node["addresses"]), str(node["agent"] or "–"),
+            node["name"], node["mode"], "\n".join(node["addresses"]), str(node["agent"] or "–"),
             str(node["dataplane"] or "[red]none[/red]"), str(node["peers"]),
             str(node["handshakes"]),
         )  # fmt: skip
     console.print(table)
+    for link in described["links"]:
+        console.print("  {link}: {frames} frames, {lost} lost, {overflowed} over the queue"
+                      .format(**link), soft_wrap=True)  # fmt: skip
     seen = described["sentinel"].get("kinds", {})
     for kind in Kind:
         if seen.get(kind.name) and kind is not Kind.CANARY:
             colour = "red" if kind is Kind.POD_TO_POD else "default"
             console.print(f"  [{colour}]{seen[kind.name]:>8}[/{colour}]  {kind.value}")
-    missed = described["sentinel"].get("missed", 0)
-    console.print(f"  {missed:>8}  frames missed by the sentinel")
+    if "missed" in described["sentinel"]:
+        console.print(f"  {described['sentinel']['missed']:>8}  frames missed by the sentinel")
 
 
 def _describe(cluster: Cluster) -> dict[str, Any]:
@@ -158,6 +199,7 @@ def _describe(cluster: Cluster) -> dict[str, Any]:
         view = cluster.views.get(node.name)
         row: dict[str, Any] = {
             "name": node.name,
+            "mode": control.live_mode(cluster, node.name),
             "addresses": [str(address) for address in node.addresses],
             "pods": {pod.path: [str(a) for a in pod.addresses] for pod in node.pods},
             "agent": cluster.pid(node.name, AGENT),
@@ -166,33 +208,57 @@ def _describe(cluster: Cluster) -> dict[str, Any]:
             "peers": 0,
             "handshakes": 0,
         }
-        if row["dataplane"] is not None:
+        if row["mode"] not in (control.NONE, control.SILENT):
             peers = snapshot(cluster.namespaces[node.name]).peers
             row["peers"] = len(peers)
             row["handshakes"] = sum(1 for peer in peers if peer.latest_handshake)
         nodes.append(row)
     return {
         "name": cluster.name,
-        "mode": cluster.topology.mode,
+        "mode": _common_mode([row["mode"] for row in nodes]),
         "folder": str(cluster.folder),
         "nodes": nodes,
-        "sentinel": sentinel.read(cluster.folder),
+        "links": cluster.link_counts(),
     }
 
 
+def _common_mode(modes: list[str]) -> str:
+    """The mode in force, as long as all data planes that answer agree."""
+    found = sorted(set(modes) - {control.NONE, control.SILENT})
+    return found[0] if len(found) == 1 else "mixed" if found else control.NONE
+
+
 @testbed.command(name="graph")
-@click.argument("what", metavar="FILE|LAB|CLUSTER")
-@click.option("--format", "form", type=click.Choice(["text", "dot", "svg"]), default="text")
-def draw(what: str, form: str) -> None:
+@click.argument("what", metavar="[FILE|LAB|CLUSTER]", required=False)
+@which
+@click.option("--format", "form", type=click.Choice(["text", "dot", "svg"]), default="text",
+              show_default=True)  # fmt: skip
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write the picture to a file.")  # fmt: skip
+@as_json
+def draw(
+    what: str | None, name: str | None, form: str, output: Path | None, as_json: bool
+) -> None:
     """Draw a topology; of a running cluster also who has not discovered whom."""
     views = {}
-    if what in registered():
-        cluster = _pick(what)
-        topology, views = cluster.topology, cluster.views
+    if what is None or name is not None or what in registered():
+        cluster = _pick(_one_name(what, name))
+        modes = [control.live_mode(cluster, node.name) for node in cluster.topology.nodes]
+        topology, views = replace(cluster.topology, mode=_common_mode(modes)), cluster.views
     else:
         topology = catalogue.topology_of(what)
     picture = {"text": graph.as_text, "dot": graph.as_dot, "svg": graph.as_svg}[form]
-    click.echo(picture(topology, views))
+    drawn = json.dumps(graph.as_json(topology, views), indent=2) if as_json else picture(
+        topology, views)  # fmt: skip
+    if output is None:
+        click.echo(drawn)
+    else:
+        output.write_text(drawn + "\n", encoding="utf-8")
+        click.echo(f"written: {output}", err=True)
+
+
+# Entering the mounts of a node leaves one in "/".
+_STAY = ("sh", "-c", 'cd "$0" || exit 1; exec "$@"')
 
 
 @testbed.command(
@@ -202,78 +268,106 @@ def draw(what: str, form: str) -> None:
 @click.argument("where", metavar="NODE|NODE/POD|world|underlay")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(name: str | None, where: str, command: tuple[str, ...]) -> NoReturn:
-    """Run a command in a namespace, as if one sat there."""
+    """Run a command in a namespace, as if one sat there; in the folder where you are."""
     cluster = _pick(name)
     if where not in cluster.namespaces:
         raise ClusterError(f"no {where!r} here: {', '.join(cluster.namespaces)}")
     beside = str(Path(sys.executable).parent)
     os.environ["PATH"] = beside + os.pathsep + os.environ.get("PATH", "")
     sys.stdout.flush()
-    arguments = [*cluster.namespaces[where].prefix(), *command]
+    arguments = [*cluster.namespaces[where].prefix(), *_STAY, str(Path.cwd()), *command]
     os.execvp(arguments[0], arguments)
 
 
 @testbed.command()
 @which
-@click.option("--write", "file", type=click.Path(path_type=Path), help="Also write a pcap file.")
-@click.option("--count", type=int, default=0, help="Stop after this many frames.")
-@click.option("--seconds", type=float, default=0, help="Stop after this long.")
+@click.argument("where", metavar="[NODE|LINK]", required=False)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+              help="Also write a pcapng file, with the keys that open it.")  # fmt: skip
+@click.option("--count", type=click.IntRange(0), default=0, help="Stop after this many frames.")
+@click.option("--seconds", type=click.FloatRange(0), default=0, help="Stop after this long.")
 @click.option("--plaintext", is_flag=True, help="Only what an eavesdropper can read.")
 @as_json
 def capture(
-    name: str | None, file: Path | None, count: int, seconds: float, plaintext: bool, as_json: bool
-) -> None:
-    """Show what is on the underlay, as an eavesdropper there sees it."""
+    name: str | None, where: str | None, output: Path | None, count: int, seconds: float,
+    plaintext: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Show what is on the underlay, as an eavesdropper there sees it.
+
+    NODE is a node's links; LINK is an underlay (lan) or one node's link to it (alpha.0).
+    With -o, the keys of all data planes go into the file: Wireshark, tshark and
+    `wgpy decrypt` open it decrypted.
+    """
     cluster = _pick(name)
     shown = 0
     wanted = PLAINTEXT if plaintext else (*PLAINTEXT, Kind.WIREGUARD)
-    writer = PcapWriter(file) if file else None
-
-    def on_record(record: Record) -> None:
-        nonlocal shown
-        if record.packet.kind not in wanted or (count and shown >= count):
-            return
-        shown += 1
-        if writer is not None:
-            writer.write(record.at, record.head, record.length)
-        if as_json:
-            click.echo(json.dumps(sentinel.describe(record)))
-        else:
-            colour = "green" if record.packet.kind is Kind.WIREGUARD else "red"
-            click.echo(click.style(f"{record.packet.kind.value:<24}", fg=colour) + str(record))
-
+    classifier = Classifier(cluster.topology.pod_cidrs, (LISTEN_PORT,))
     deadline = time.monotonic() + seconds if seconds else float("inf")
-    with cluster.sniffer(on_record=on_record) as sniffer:
-        try:
-            while time.monotonic() < deadline and not (count and shown >= count):
-                sniffer.drain()
-                time.sleep(0.05)
-        except KeyboardInterrupt:
-            pass
-        sniffer.drain()
-        if sniffer.missed:
-            click.echo(f"{sniffer.missed} frames were missed", err=True)
+
+    def more() -> bool:
+        return time.monotonic() < deadline and not (count and shown >= count)
+
+    def show(frame: recording.Frame) -> bool:
+        nonlocal shown
+        packet = classifier.classify(frame.data)
+        if packet.kind not in wanted:
+            return False
+        shown += 1
+        record = Record(frame.at, frame.port, packet, len(frame.data), frame.data)
+        _print_frame(record, as_json)
+        return True
+
+    def ready() -> None:
+        held = f"; {output} will hold secret keys" if output else ""
+        click.echo(f"capturing, Ctrl-C ends it{held}", err=True)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    missed, without, logs = recording.run(cluster, where, output, show, more, ready)
+    for node, why in without.items():
+        click.echo(f"no keys of {node}: {why}", err=True)
+    if output:
+        click.echo(f"{output}: {shown} frames, {logs} key logs", err=True)
+    if missed:
+        raise SnifferBlind(f"{missed} frames were missed")
+
+
+def _print_frame(record: Record, as_json: bool) -> None:
+    index, counter = message_fields(record.packet, record.head)
+    if as_json:
+        row = sentinel.describe(record) | {"receiver_index": index, "counter": counter}
+        click.echo(json.dumps(row))
+        return
+    at = time.strftime("%H:%M:%S", time.localtime(record.at // 10**9))
+    colour = "green" if record.packet.kind is Kind.WIREGUARD else "red"
+    words = "" if index is None else f" index {index:08x}"
+    words += "" if counter is None else f" counter {counter}"
+    kind = click.style(f"{record.packet.kind.value:<24}", fg=colour)
+    click.echo(f"{at}.{record.at % 10**9 // 1000:06} {kind}{record}{words}")
 
 
 @testbed.command()
 @which
 @click.option("--on", "viewer", help="Only on this node; all nodes when left out.")
-@click.argument("names", nargs=-1, required=True)
-def publish(name: str | None, viewer: str | None, names: tuple[str, ...]) -> None:
+@click.argument("names", nargs=-1, required=True, metavar="NODE|NODE/POD …")
+@as_json
+def publish(name: str | None, viewer: str | None, names: tuple[str, ...], as_json: bool) -> None:
     """Let the nodes discover nodes or pods (NODE, NODE/POD)."""
-    _change(name, viewer, names, known=True)
+    _change(name, viewer, names, known=True, as_json=as_json)
 
 
 @testbed.command()
 @which
 @click.option("--on", "viewer", help="Only on this node; all nodes when left out.")
-@click.argument("names", nargs=-1, required=True)
-def withdraw(name: str | None, viewer: str | None, names: tuple[str, ...]) -> None:
+@click.argument("names", nargs=-1, required=True, metavar="NODE|NODE/POD …")
+@as_json
+def withdraw(name: str | None, viewer: str | None, names: tuple[str, ...], as_json: bool) -> None:
     """Let the nodes forget nodes or pods."""
-    _change(name, viewer, names, known=False)
+    _change(name, viewer, names, known=False, as_json=as_json)
 
 
-def _change(name: str | None, viewer: str | None, names: tuple[str, ...], *, known: bool) -> None:
+def _change(
+    name: str | None, viewer: str | None, names: tuple[str, ...], *, known: bool, as_json: bool
+) -> None:
     cluster = _pick(name)
     possible = [*(node.name for node in cluster.topology.nodes),
                 *(pod.path for pod in cluster.topology.pods)]  # fmt: skip
@@ -286,51 +380,74 @@ def _change(name: str | None, viewer: str | None, names: tuple[str, ...], *, kno
             (view.show if known else view.hide)(*others)
             cluster.publish(node)
     cluster.save()
+    if as_json:
+        hidden = {node: sorted(view.hidden) for node, view in cluster.views.items()}
+        tell(True, "", known=known, names=list(names), unknown=hidden)
 
 
 @testbed.command()
 @which
 @click.option("--on", "viewer", help="Only on this node; all nodes when left out.")
 @click.argument("word", metavar="default|strict", type=click.Choice(["default", "strict"]))
-def mode(name: str | None, viewer: str | None, word: str) -> None:
+@as_json
+def mode(name: str | None, viewer: str | None, word: str, as_json: bool) -> None:
     """Switch nodes to default or strict mode while they run."""
     cluster = _pick(name)
-    nodes = [viewer] if viewer else [node.name for node in cluster.topology.nodes]
+    if cluster.topology.mode == "plain":
+        raise ClusterError(f"{cluster.name} is plain WireGuard: it has no table and no modes")
+    known = [node.name for node in cluster.topology.nodes]
+    if viewer is not None:
+        _check_node(cluster, viewer)
+    nodes = [viewer] if viewer else known
     for node in nodes:
         cluster.write_config(node, mode=word)
     for node in nodes:
         control.wait_mode(cluster, node, word)
-    click.echo(f"{', '.join(nodes)}: {word} mode")
+    tell(as_json, f"{', '.join(nodes)}: {word} mode", nodes=nodes, mode=word)
 
 
 @testbed.command()
 @which
 @click.argument("node")
 @click.argument("role", type=click.Choice([AGENT, DATA_PLANE]))
-@click.option("--signal", "word", default="KILL", help="KILL, TERM, STOP, CONT …")
-def kill(name: str | None, node: str, role: str, word: str) -> None:
+@click.option("--signal", "word", default="KILL", metavar="NAME", show_default=True,
+              help="KILL, TERM, STOP, CONT and so on.")  # fmt: skip
+@as_json
+def kill(name: str | None, node: str, role: str, word: str, as_json: bool) -> None:
     """Signal a node's agent or data plane (SIGKILL when not told otherwise)."""
     try:
         number = signal.Signals[f"SIG{word.upper().removeprefix('SIG')}"]
     except KeyError:
         raise ClusterError(f"no signal {word!r}") from None
-    pid = _pick(name).kill(node, role, number)
-    click.echo(f"{role} of {node} (process {pid}): {number.name}")
+    cluster = _pick(name)
+    _check_node(cluster, node)
+    pid = cluster.kill(node, role, number)
+    tell(as_json, f"{role} of {node} (process {pid}): {number.name}",
+         node=node, role=role, pid=pid, signal=number.name)  # fmt: skip
+
+
+def _check_node(cluster: Cluster, node: str) -> None:
+    known = [each.name for each in cluster.topology.nodes]
+    if node not in known:
+        raise ClusterError(f"no node {node!r} here: {', '.join(known)}")
 
 
 @testbed.command()
 @which
 @click.argument("node")
 @click.argument("role", type=click.Choice([AGENT, DATA_PLANE]))
-def start(name: str | None, node: str, role: str) -> None:
+@as_json
+def start(name: str | None, node: str, role: str, as_json: bool) -> None:
     """Start a node's agent or data plane again after it was killed."""
     cluster = _pick(name)
+    _check_node(cluster, node)
     if cluster.pid(node, role) is not None:
         raise ClusterError(f"the {role} of {node} is running")
     daemon = cluster.start_agent(node) if role == AGENT else cluster.start_data_plane(node)
     cluster.wait_ready(node)
     cluster.save()
-    click.echo(f"{role} of {node} (process {daemon.pid}) is ready")
+    tell(as_json, f"{role} of {node} (process {daemon.pid}) is ready",
+         node=node, role=role, pid=daemon.pid)  # fmt: skip
 
 
 @testbed.command()
@@ -340,17 +457,19 @@ def start(name: str | None, node: str, role: str) -> None:
 def labs(name: str | None, topology: bool, as_json: bool) -> None:
     """List the labs, or read the page of one."""
     found = catalogue.labs()
-    if name and topology:
-        click.echo(catalogue.find(name).read_text(encoding="utf-8"), nl=False)
-    elif name:
-        page = next((lab.page for lab in found if lab.name == name), None)
-        if page is None:
-            raise ClusterError(f"no lab {name!r}: {', '.join(lab.name for lab in found)}")
-        Console().print(Markdown(page.read_text(encoding="utf-8")))
-    elif as_json:
+    if name:
+        found = [lab for lab in found if lab.name == name]
+        if not found:
+            known = ", ".join(lab.name for lab in catalogue.labs())
+            raise ClusterError(f"no lab {name!r}: {known}")
+    if as_json:
         click.echo(json.dumps([{"name": lab.name, "title": lab.title,
                                 "topology": str(lab.topology), "page": str(lab.page)}
                                for lab in found], indent=2))  # fmt: skip
+    elif name and topology:
+        click.echo(found[0].topology.read_text(encoding="utf-8"), nl=False)
+    elif name:
+        Console().print(Markdown(found[0].page.read_text(encoding="utf-8")))
     else:
         width = max((len(lab.name) for lab in found), default=0)
         for lab in found:

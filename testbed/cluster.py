@@ -24,18 +24,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from testbed import dataplane, discovery, namespaces, network
+from testbed import dataplane, discovery, impairment, namespaces, network
 from testbed.classify import Classifier
 from testbed.dataplane import Daemon, DataPlaneError
 from testbed.discovery import View
-from testbed.namespaces import Guardian, Namespace
+from testbed.namespaces import Namespace, wait_until
 from testbed.network import UNDERLAY
 from testbed.privileges import complete_path, state_folder
-from testbed.sniffer import Record, Sniffer
+from testbed.sniffer import Record, Sniffer, SnifferBlind
 from testbed.topology import LISTEN_PORT, Topology, read_topology
+from wgpy.programs import python_module
 from wgpy.protocol.keys import PrivateKey
 
-AGENT, DATA_PLANE = "agent", "dataplane"
+AGENT, DATA_PLANE, LINKS = "agent", "dataplane", "links"
 
 
 class ClusterError(Exception):
@@ -55,7 +56,7 @@ class Cluster:
         self.keys: dict[str, PrivateKey] = {}
         self.owner: tuple[int, int] | None = None
         self._pinned: list[int] = []
-        self._guardian: Guardian | None = None
+        self._guarded: list[Namespace] = []
         self._children: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Cluster:
@@ -102,7 +103,8 @@ class Cluster:
         self.namespaces = namespaces.make(network.names(self.topology), self.folder)
         self._pinned = namespaces.pin(space.pid for space in self.namespaces.values())
         if owned:
-            self._guardian = Guardian(self._pinned)
+            self._guarded = list(self.namespaces.values())
+            namespaces.guard(self._guarded)
             self.owner = (os.getpid(), namespaces.start_time(os.getpid()) or 0)
         self.save()
         pids = {name: space.pid for name, space in self.namespaces.items()}
@@ -115,8 +117,30 @@ class Cluster:
             self.namespaces[pod.path].ip(network.pod_lines(pod))
         if self.topology.world:
             self.namespaces[network.WORLD].ip(network.world_lines(self.topology))
+        self._start_forwarder()
         for node in self.topology.nodes:
             self._prepare(node.name)
+
+    def _start_forwarder(self) -> None:
+        """The process behind links with loss, delay or rate, if there are any."""
+        links = {
+            network.port(node, index): node.links[index]
+            for node in self.topology.nodes
+            for index in range(len(node.underlays))
+            if network.impaired(node, index)
+        }
+        if not links:
+            return
+        impairment.ask(self.folder, links, self.topology.seed)
+        command = python_module("testbed.impairment", str(self.folder))
+        space, log = self.namespaces[UNDERLAY], self.folder / "links.log"
+        daemon, process = dataplane.launch(space, LINKS, command, log)
+        self._children.append(process)
+        self.daemons[UNDERLAY, LINKS] = daemon
+        if not wait_until(lambda: self.link_counts() or not daemon.alive(), 20) or (
+            not daemon.alive()
+        ):
+            raise DataPlaneError(f"the forwarder of the links ended:\n{daemon.last_words()}")
 
     def _prepare(self, name: str) -> None:
         """A node's folder: its key, and what it knows."""
@@ -151,9 +175,9 @@ class Cluster:
         for process in self._children:
             process.wait()
         self._children.clear()
-        if self._guardian is not None:
-            self._guardian.close()
-            self._guardian = None
+        if self._guarded:
+            namespaces.unguard(self._guarded)
+            self._guarded.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def alive(self) -> bool:
@@ -242,7 +266,7 @@ class Cluster:
     def pid(self, node: str, role: str) -> int | None:
         """The process of a node's agent or data plane, whoever started it; None without."""
         marks = (b"wireguard-", b"wireguard_py") if role == DATA_PLANE else (b"strict\0run",)
-        for pid in namespaces.inside([self.namespaces[node].inode()]):
+        for pid in namespaces.inside([self.namespaces[node].inode]):
             try:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes()
             except OSError:
@@ -273,24 +297,37 @@ class Cluster:
 
     def ports(self) -> dict[int, str]:
         """The bridge ports that lead to nodes: ifindex to name."""
-        wanted = {
-            network.port(node, index)
+        names = {
+            network.tap(node, index): network.port(node, index)
             for node in self.topology.nodes
             for index in range(len(node.underlays))
         }
         listed = json.loads(self.namespaces[UNDERLAY].run("ip", "-j", "link").stdout)
-        return {row["ifindex"]: row["ifname"] for row in listed if row["ifname"] in wanted}
+        return {row["ifindex"]: names[row["ifname"]] for row in listed if row["ifname"] in names}
+
+    def link_counts(self) -> list[dict[str, Any]]:
+        """Frames of each impaired link: `link`, `frames`, `lost`, `overflowed`."""
+        return impairment.counts(self.folder)
 
     def settle(self, sniffer: Sniffer) -> None:
         """Until the sniffer has seen everything that nodes sent so far."""
-        sniffer.settle(self._up_devices())
+        sniffer.settle(self.senders())
 
-    def _up_devices(self) -> Iterator[tuple[Namespace, str]]:
+    def senders(self) -> Iterator[tuple[Namespace, str]]:
+        """The nodes' underlay devices that are up.  Raises `SnifferBlind` where nobody listens."""
+        wire = self.namespaces[UNDERLAY]
+        listed = json.loads(wire.run("ip", "-j", "link").stdout)
+        ports = {row["ifname"]: row["flags"] for row in listed}
         for node in self.topology.nodes:
             space = self.namespaces[node.name]
             for row in json.loads(space.run("ip", "-j", "link").stdout):
-                if row["ifname"].startswith("eth") and row.get("operstate") == "UP":
-                    yield space, row["ifname"]
+                device = str(row["ifname"])
+                if not device.startswith("eth") or "UP" not in row["flags"]:
+                    continue
+                port = network.tap(node, int(device.removeprefix("eth")))
+                if "UP" not in ports.get(port, ()):
+                    raise SnifferBlind(f"{port}, where it listens to {node.name}, is down")
+                yield space, device
 
     # State on disk.
 
@@ -327,7 +364,7 @@ class Cluster:
     def _restore(self, state: dict[str, Any]) -> None:
         self.owner = tuple(state["owner"]) if state["owner"] else None
         for name, row in state["namespaces"].items():
-            self.namespaces[name] = Namespace(row["name"], row["pid"], row["started"])
+            self.namespaces[name] = Namespace(**row)
         for row in state["daemons"]:
             daemon = Daemon(**{**row, "log": Path(row["log"])})
             self.daemons[daemon.node, daemon.role] = daemon
@@ -356,13 +393,3 @@ def sweep() -> None:
         orphaned = owner is not None and namespaces.start_time(owner[0]) != owner[1]
         if orphaned or not any(space.alive() for space in cluster.namespaces.values()):
             cluster.down()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, interval: float = 0.02) -> bool:
-    """Poll; False when `condition` did not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(interval)
-    return True

@@ -13,8 +13,9 @@ from typing import Any
 
 from strict.client import StrictClient
 from strict.firewall import table_name
-from testbed.cluster import Cluster, wait_until
-from testbed.dataplane import DEVICE
+from testbed.cluster import DATA_PLANE, Cluster
+from testbed.dataplane import DEVICE, snapshot
+from testbed.namespaces import wait_until
 from wgpy.control.client import ControlFailed
 
 __all__ = ["ControlFailed", "backstop", "connection", "drops", "status", "wait_known", "wait_mode"]
@@ -31,6 +32,23 @@ def status(cluster: Cluster, node: str) -> dict[str, Any]:
     """The data plane's `status`."""
     with connection(cluster, node) as client:
         return client.request("status")
+
+
+NONE, SILENT = "none", "no answer"
+"""`live_mode` of a node without a data plane, and of one that does not answer."""
+
+
+def live_mode(cluster: Cluster, node: str) -> str:
+    """The mode in force: of the table in the data plane, or `plain`; `NONE` or `SILENT`."""
+    if cluster.pid(node, DATA_PLANE) is None:
+        return NONE
+    try:
+        if cluster.topology.mode == "plain":
+            snapshot(cluster.namespaces[node])
+            return "plain"
+        return str(status(cluster, node)["policy"]["config"]["mode"])
+    except (OSError, ControlFailed, KeyError, TypeError):
+        return SILENT
 
 
 def drops(cluster: Cluster, node: str) -> dict[str, int]:

@@ -10,9 +10,10 @@ import time
 
 from testbed import catalogue, control
 from testbed.classify import Kind
-from testbed.cluster import AGENT, DATA_PLANE, Cluster, wait_until
+from testbed.cluster import AGENT, DATA_PLANE, Cluster
 from testbed.demo_view import Story, describe_message
 from testbed.load import finish_ping, ping, rate, start_ping, throughput
+from testbed.namespaces import wait_until
 from testbed.sniffer import Record, Sniffer
 from testbed.talk import Client, Server
 from testbed.topology import Address, parse_topology

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from testbed.discovery import View
 from testbed.topology import Node, Topology
@@ -51,6 +52,26 @@ def _node_text(topology: Topology, node: Node, last: bool) -> list[str]:
         branch = "└─" if index == len(node.pods) - 1 else "├─"
         lines.append(f"{bar}   {branch} {pod.path}  {', '.join(map(str, pod.addresses))}")
     return lines
+
+
+def as_json(topology: Topology, views: Mapping[str, View] | None = None) -> dict[str, Any]:
+    """The same as plain data."""
+    return {
+        "name": topology.name,
+        "mode": topology.mode,
+        "underlays": {u.name: [str(n) for n in u.networks] for u in topology.underlays},
+        "world": [str(a) for a in topology.world.addresses] if topology.world else [],
+        "nodes": [
+            {
+                "name": node.name,
+                "underlays": list(node.underlays),
+                "addresses": [str(a) for a in node.addresses],
+                "pods": {pod.path: [str(a) for a in pod.addresses] for pod in node.pods},
+            }
+            for node in topology.nodes
+        ],
+        "unknown": [{"viewer": viewer, "name": name} for viewer, name in _unknown(topology, views)],
+    }
 
 
 def as_dot(topology: Topology, views: Mapping[str, View] | None = None) -> str:

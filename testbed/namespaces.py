@@ -1,21 +1,24 @@
 """Namespaces without names: each lives exactly as long as the processes inside of it.
 
-A `Namespace` is one holder process (`sleep`) in network, mount and host-name namespaces of
-its own, with a private tmpfs on /run, so that every node may call its device wg0 and its
-socket /run/wireguard/wg0.sock.  Nothing is entered into `ip netns`, so there is nothing to
-forget there: when the last process inside is killed, the kernel removes every device,
-address, route and nft table with it.
+The one library for clusters, benchmarks and tests.  A `Namespace` is one holder process
+(`sleep`) in a network namespace of its own; a cluster's node (`make` with a folder) also has
+mount and host-name namespaces with a private tmpfs on /run, so that every node may call its
+device wg0 and its socket /run/wireguard/wg0.sock.  Nothing is entered into `ip netns`, so
+there is nothing to forget there and no name that two runs could share: when the last process
+inside is killed, the kernel removes every device, address, route and nft table with it.
 
 `kill_inside` is the clean-up that cannot miss: it ends every process that /proc shows inside
-the given namespaces, whoever started it.  A `Guardian` calls it for a program that was
-itself killed, so that even SIGKILL of a test run leaves nothing behind.
+the given namespaces, whoever started it.  The guardian (`guard`) calls it for a program that
+was itself killed, so that even SIGKILL of a test run leaves nothing behind.
 
 The same calls work as root and inside an unprivileged user namespace (`privileges`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import os
 import signal
 import socket
@@ -23,15 +26,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
+from wgpy.programs import python_module
+
 T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
-_UNSHARE = ("unshare", "--net", "--mount", "--uts", "--propagation", "private", "--")
+_UNSHARE = ("unshare", "--net")
+_AND_FILES = ("--mount", "--uts", "--propagation", "private")
+_NETWORK_ONLY = "echo ready && exec sleep infinity"
 _PRIVATE_RUN = (
     'cd "$2" && mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/wireguard /run/netns '
     # A state folder below /run stays visible: it is still this shell's working directory.
@@ -48,23 +55,30 @@ class NamespaceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A running holder process.  `started` (clock ticks) tells a reused pid apart."""
+    """A running holder process.  `started` (clock ticks) tells a reused pid apart.
+
+    `inode` is the number of the network namespace, as /proc/PID/ns/net shows it; `own_files`
+    is whether it has mounts (a /run) and a host name of its own.
+    """
 
     name: str
     pid: int
     started: int
+    inode: int
+    own_files: bool = True
 
     def prefix(self) -> list[str]:
         """The command that enters the namespace; put the real command behind it."""
-        return ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "--"]
+        files = ["-m", "-u"] if self.own_files else []
+        return ["nsenter", "-t", str(self.pid), "-n", *files, "--"]
 
     def alive(self) -> bool:
         """Whether the holder still runs."""
         return start_time(self.pid) == self.started
 
-    def inode(self) -> int:
-        """The number of the network namespace, as /proc/PID/ns/net shows it."""
-        return Path(f"/proc/{self.pid}/ns/net").stat().st_ino
+    def pids(self) -> list[int]:
+        """The processes inside, but for the holder."""
+        return [pid for pid in inside([self.inode]) if pid != self.pid]
 
     def run(
         self,
@@ -134,8 +148,7 @@ class Namespace:
 
         def enter() -> None:
             try:
-                with Path(f"/proc/{self.pid}/ns/net").open("rb") as handle:
-                    setns(handle.fileno(), CLONE_NEWNET)
+                enter_network(self.pid)
                 outcome.append(function())
             except BaseException as error:
                 failure.append(error)
@@ -146,6 +159,16 @@ class Namespace:
         if failure:
             raise failure[0]
         return outcome[0]
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """The calling thread's new sockets and devices belong to the namespace meanwhile."""
+        with Path("/proc/thread-self/ns/net").open("rb") as home:
+            enter_network(self.pid)
+            try:
+                yield
+            finally:
+                setns(home.fileno(), CLONE_NEWNET)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A socket that lives in the namespace."""
@@ -162,6 +185,12 @@ def setns(fd: int, kind: int) -> None:
         raise OSError(number, os.strerror(number), "setns")
 
 
+def enter_network(pid: int) -> None:
+    """Move the calling thread into the network namespace of a process."""
+    with Path(f"/proc/{pid}/ns/net").open("rb") as handle:
+        setns(handle.fileno(), CLONE_NEWNET)
+
+
 def start_time(pid: int) -> int | None:
     """When the process started (clock ticks since boot), or None when there is none."""
     try:
@@ -172,20 +201,24 @@ def start_time(pid: int) -> int | None:
     return None if after[0] in "ZX" else int(after[19])
 
 
-def make(names: Sequence[str], folder: Path) -> dict[str, Namespace]:
+def make(names: Sequence[str], folder: Path | None = None) -> dict[str, Namespace]:
     """Namespaces by name, all started at once.  Raises `NamespaceError`, leaving none.
 
-    `folder` is seen inside even where it lies below /run.
+    With a `folder` each has a /run of its own; the folder is seen inside even where it lies
+    below /run.  Without, only the network is separate.
     """
     started: list[tuple[str, subprocess.Popen[bytes]]] = []
     try:
         for name in names:
-            command = [*_UNSHARE, "sh", "-c", _PRIVATE_RUN, "sh", name, str(folder)]
+            command = [*_UNSHARE, "--", "sh", "-c", _NETWORK_ONLY]
+            if folder is not None:
+                command = [*_UNSHARE, *_AND_FILES, "--", "sh", "-c", _PRIVATE_RUN, "sh", name,
+                           str(folder)]
             started.append((name, subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE, start_new_session=True,
             )))  # fmt: skip
-        return {name: _ready(name, process) for name, process in started}
+        return {name: _ready(name, process, folder is not None) for name, process in started}
     except (OSError, NamespaceError) as error:
         for _name, process in started:
             process.kill()
@@ -197,7 +230,7 @@ _children: list[subprocess.Popen[bytes]] = []
 """Holders that this program started, kept so that they can be waited for."""
 
 
-def _ready(name: str, process: subprocess.Popen[bytes]) -> Namespace:
+def _ready(name: str, process: subprocess.Popen[bytes], own_files: bool) -> Namespace:
     assert process.stdout is not None and process.stderr is not None
     if process.stdout.readline() != b"ready\n":
         words = process.stderr.read().decode(errors="replace").strip()
@@ -208,7 +241,8 @@ def _ready(name: str, process: subprocess.Popen[bytes]) -> Namespace:
     if started is None:
         raise NamespaceError(f"the holder of {name} died at once")
     _children.append(process)
-    return Namespace(name, process.pid, started)
+    inode = Path(f"/proc/{process.pid}/ns/net").stat().st_ino
+    return Namespace(name, process.pid, started, inode, own_files)
 
 
 def pin(pids: Iterable[int]) -> list[int]:
@@ -266,26 +300,68 @@ def kill_inside(pinned: Iterable[int], *, seconds: float = 5) -> None:
     reap()
 
 
-class Guardian:
+def wait_until(
+    condition: Callable[[], object], seconds: float = 10, interval: float = 0.02
+) -> bool:
+    """Poll; False when `condition` did not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(interval)
+    return True
+
+
+def guard(spaces: Iterable[Namespace]) -> None:
+    """Have the guardian end everything in `spaces` should this program be killed."""
+    _guardian().tell("+", spaces)
+
+
+def unguard(spaces: Iterable[Namespace]) -> None:
+    """`spaces` have been ended; the guardian lets go of them."""
+    _guardian().tell("-", spaces)
+
+
+class _Guardian:
     """A small process that outlives this one just long enough to clean up behind it.
 
-    It reads a pipe that only this process can write to; at its end it kills whatever runs
-    in the pinned namespaces it was given.
+    It reads a pipe that only this process can write to: `+ PID STARTED` pins the namespace of
+    that holder, `- PID STARTED` lets go of it.  At the end of the pipe it kills whatever runs
+    in those that are pinned.
     """
 
-    def __init__(self, pinned: Sequence[int]) -> None:
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "testbed.namespaces", *map(str, pinned)],
+            python_module("testbed.namespaces"),
             stdin=subprocess.PIPE,
-            pass_fds=pinned,
+            stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
 
-    def close(self) -> None:
-        """Clean up now; returns when nothing is left."""
+    def tell(self, word: str, spaces: Iterable[Namespace]) -> None:
+        """One line a namespace."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        lines = [f"{word} {space.pid} {space.started}\n" for space in spaces]
+        self._process.stdin.write("".join(lines).encode())
+        self._process.stdin.flush()
+
+
+@functools.cache
+def _guardian() -> _Guardian:
+    """One for this program."""
+    return _Guardian()
+
+
+def _watch_over(lines: Iterable[bytes]) -> None:
+    """The guardian's work: returns when everything that is still pinned has been ended."""
+    pinned: dict[int, list[int]] = {}
+    for line in lines:
+        word, pid, started = line.split()
+        for fd in pinned.pop(int(pid), []):
+            os.close(fd)
+        if word == b"+" and start_time(int(pid)) == int(started):
+            pinned[int(pid)] = pin([int(pid)])
+    kill_inside(fd for fds in pinned.values() for fd in fds)
 
 
 def reap() -> None:
@@ -296,7 +372,5 @@ def reap() -> None:
 
 
 if __name__ == "__main__":
-    # A guardian: wait for the end of the pipe, then end everybody inside.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.stdin.read()
-    kill_inside(int(number) for number in sys.argv[1:])
+    _watch_over(sys.stdin.buffer)

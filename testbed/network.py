@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from testbed.impairment import PERFECT, inner_end, outer_end
 from testbed.topology import Address, Network, Node, Pod, Topology
 
 UNDERLAY = "underlay"
@@ -60,6 +61,17 @@ def port(node: Node, index: int) -> str:
     return f"{node.name}.{index}"
 
 
+def impaired(node: Node, index: int) -> bool:
+    """Whether the forwarder stands in the node's `index`-th link."""
+    return node.links[index] != PERFECT
+
+
+def tap(node: Node, index: int) -> str:
+    """The underlay's device where all frames of a node's `index`-th device arrive."""
+    here = port(node, index)
+    return outer_end(here) if impaired(node, index) else here
+
+
 def underlay_lines(topology: Topology, pids: Mapping[str, int]) -> list[str]:
     """Bridges, ports (whose other ends land in the nodes), the router and its routes."""
     lines = ["link set lo up"]
@@ -72,10 +84,17 @@ def underlay_lines(topology: Topology, pids: Mapping[str, int]) -> list[str]:
     for node in topology.nodes:
         for index, name in enumerate(node.underlays):
             mtu, here = topology.underlay(name).mtu, port(node, index)
+            outside = here
+            if impaired(node, index):
+                outside = outer_end(here)
+                lines += _cut(here, mtu)
             lines.append(
-                f"link add {here} mtu {mtu} type veth peer name eth{index} mtu {mtu} "
+                f"link add {outside} mtu {mtu} type veth peer name eth{index} mtu {mtu} "
                 f"netns {pids[node.name]}"
             )
+            if impaired(node, index):
+                lines.append(f"link set {outside} arp off addrgenmode none")
+            lines.append(f"link set {outside} up")
             lines.append(f"link set {here} master br-{name} up")
     if topology.world:
         lines.append(f"link add world type veth peer name eth0 netns {pids[WORLD]}")
@@ -83,6 +102,19 @@ def underlay_lines(topology: Topology, pids: Mapping[str, int]) -> list[str]:
         for network in topology.world.networks:
             lines.append(_address("world", network[-2], network.prefixlen))
     return lines + [line for node in topology.nodes for line in _routes_to(node)]
+
+
+def _cut(port: str, mtu: int) -> list[str]:
+    """The bridge port's own cable, to the forwarder.
+
+    The forwarder's ends are no interfaces of the router's, so they must not answer for it.
+    """
+    inside = inner_end(port)
+    return [
+        f"link add {port} mtu {mtu} type veth peer name {inside} mtu {mtu}",
+        f"link set {port} gso_max_segs 1",
+        f"link set {inside} arp off addrgenmode none up",
+    ]
 
 
 def _routes_to(node: Node) -> Iterator[str]:
@@ -106,6 +138,8 @@ def node_lines(topology: Topology, node: Node, pids: Mapping[str, int]) -> list[
     """Underlay devices, default routes, and one veth pair per pod."""
     lines = ["link set lo up"]
     for index, name in enumerate(node.underlays):
+        if impaired(node, index):
+            lines.append(f"link set eth{index} gso_max_segs 1")
         lines.append(f"link set eth{index} up")
         for address, network in _on(topology, node, name):
             lines.append(_address(f"eth{index}", address, network.prefixlen))

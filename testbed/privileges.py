@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from wgpy.programs import python_module
+
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
 _INSIDE = "WGPY_TESTBED_USER_NAMESPACE"
 STATE_VARIABLE = "WGPY_TESTBED_STATE"
@@ -118,12 +120,10 @@ def state_folder() -> Path:
 
 def own_arguments() -> list[str]:
     """The command line that starts this program with the same arguments again."""
-    return [sys.executable, *_module_or_script(), *sys.argv[1:]]
-
-
-def _module_or_script() -> list[str]:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return ["-m", spec.name] if spec is not None else [sys.argv[0]]
+    if spec is not None:
+        return python_module(spec.name, *sys.argv[1:])
+    return [sys.executable, *(["-P"] if sys.flags.safe_path else []), *sys.argv]
 
 
 def reexecute(into: int | None = None) -> NoReturn:

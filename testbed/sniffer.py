@@ -48,6 +48,9 @@ KEPT_SEALED: Final = 2_000
 """Records of WireGuard frames kept, the first ones."""
 LATEST_SEALED: Final = 200
 """And the last ones, in `latest`."""
+LATEST_CANARIES: Final = 1024
+"""Canaries remembered, in `canaries`; each is `CANARY_SIZE` bytes."""
+CANARY_SIZE: Final = 16
 
 _HEADER = struct.Struct("=IIIHHIIHH4xHHiHBB")
 
@@ -91,7 +94,7 @@ class Sniffer:
         self.sealed_at: Counter[str] = Counter()
         self.latest: deque[Record] = deque(maxlen=LATEST_SEALED)
         self.records: deque[Record] = deque(maxlen=KEPT)
-        self._canaries: set[bytes] = set()
+        self.canaries: deque[bytes] = deque(maxlen=LATEST_CANARIES)
         self._ports = dict(ports)
         self._classifier = classifier
         self._on_record = on_record
@@ -163,7 +166,7 @@ class Sniffer:
         packet = self._classify(frame, length)
         self.counts[packet.kind] += 1
         if packet.kind is Kind.CANARY:
-            self._canaries.add(frame[14:30])
+            self.canaries.append(frame[14 : 14 + CANARY_SIZE])
             return
         for marker in self.marked:
             if times := frame.count(marker):
@@ -228,16 +231,11 @@ class Sniffer:
 
         Whatever those nodes put on the wire before is then counted.  Raises `SnifferBlind`.
         """
-        waiting = set()
-        for namespace, device in senders:
-            canary = secrets.token_bytes(16)
-            waiting.add(canary)
-            send_frame(namespace, device, canary_frame(canary))
+        waiting = send_canaries(senders)
         deadline = time.monotonic() + seconds
         while True:
             self.check()
-            if waiting <= self._canaries:
-                self._canaries -= waiting
+            if waiting <= set(self.canaries):
                 return
             if time.monotonic() > deadline:
                 raise SnifferBlind("the sniffer does not see its own canary")
@@ -252,6 +250,18 @@ class Sniffer:
             self._view.release()
             self._ring.close()
             self._socket.close()
+
+
+def send_canaries(senders: Iterable[tuple[Namespace, str]]) -> set[bytes]:
+    """A canary from each of `senders`.  Raises `SnifferBlind` when there is none to send from."""
+    sent = set()
+    for namespace, device in senders:
+        canary = secrets.token_bytes(CANARY_SIZE)
+        sent.add(canary)
+        send_frame(namespace, device, canary_frame(canary))
+    if not sent:
+        raise SnifferBlind("no node has a device that is up: nothing proves that it hears")
+    return sent
 
 
 def canary_frame(canary: bytes) -> bytes:

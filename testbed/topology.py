@@ -24,7 +24,8 @@ from ipaddress import (
 )
 from pathlib import Path
 
-from testbed.located import Located, TopologyError, load, parse
+from testbed.impairment import PERFECT, Impairment
+from testbed.topology_file import TopologyError, Value, load, parse
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -48,6 +49,8 @@ class Underlay:
     name: str
     networks: tuple[Network, ...]
     mtu: int = 1500
+    impairment: Impairment = PERFECT
+    """Of every node's link to it that has none of its own."""
 
     def router(self, network: Network) -> Address:
         """The router's address in `network`."""
@@ -82,6 +85,8 @@ class Node:
     node_encryption: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     implementation: str = "wireguard-py"
+    links: tuple[Impairment, ...] = ()
+    """Loss, delay and rate of each of its links, in the order of `underlays`."""
 
     def address(self, version: int) -> Address | None:
         """The primary address of IP `version`, or None."""
@@ -121,6 +126,8 @@ class Topology:
     """And tell the agents not to."""
     unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
     summary: str = ""
+    seed: int = 1
+    """Of the losses on links."""
     source: str = field(default="", compare=False, repr=False)
     """The file's text."""
 
@@ -160,12 +167,16 @@ class Topology:
 _TOP = (
     "name", "summary", "mode", "pod_cidrs", "underlays", "nodes", "world", "node_encryption",
     "masquerade", "slices", "opt_out", "allow_remote_node_identities", "allow_overlap",
-    "unknown", "tunnel",
+    "unknown", "tunnel", "seed",
 )  # fmt: skip
 _NODE = (
     "underlays", "addresses", "pods", "pod_cidrs", "control_plane", "node_encryption", "labels",
-    "implementation",
+    "implementation", "links",
 )  # fmt: skip
+_LINK = ("loss", "delay", "rate")
+_LOSS = {"%": 0.01}
+_DELAY = {"ms": 1e6, "us": 1e3, "s": 1e9}
+_RATE = {"mbit": 1e6, "kbit": 1e3, "gbit": 1e9}
 
 
 def read_topology(path: Path) -> Topology:
@@ -179,7 +190,7 @@ def parse_topology(text: str, file: str = "topology.yaml") -> Topology:
     return replace(_build(parse(text, file), Path(file).stem), source=text)
 
 
-def _build(root: Located, stem: str) -> Topology:
+def _build(root: Value, stem: str) -> Topology:
     top = root.fields(_TOP)
     if "nodes" not in top:
         raise root.error("no nodes", "add nodes: with at least one name below it")
@@ -203,6 +214,7 @@ def _build(root: Located, stem: str) -> Topology:
         opt_out=top["opt_out"].expect_text() if "opt_out" in top else None,
         allow_overlap=_flag(top, "allow_overlap", False),
         summary=top["summary"].expect_text() if "summary" in top else "",
+        seed=top["seed"].expect_int(0, 999_999_999) if "seed" in top else 1,
     )
     _check_overlap(topology, top.get("pod_cidrs", root))
     nodes: list[Node] = []
@@ -214,11 +226,11 @@ def _build(root: Located, stem: str) -> Topology:
     return replace(topology, unknown=_unknown(topology, top.get("unknown")))
 
 
-def _flag(fields: dict[str, Located], key: str, default: bool) -> bool:
+def _flag(fields: dict[str, Value], key: str, default: bool) -> bool:
     return fields[key].expect_bool() if key in fields else default
 
 
-def _name(located: Located, text: str | None = None) -> str:
+def _name(located: Value, text: str | None = None) -> str:
     name = located.expect_text() if text is None else text
     if not _NAME.match(name) or name in ("all", "world", "underlay"):
         raise located.error(
@@ -229,7 +241,7 @@ def _name(located: Located, text: str | None = None) -> str:
     return name
 
 
-def _network(located: Located) -> Network:
+def _network(located: Value) -> Network:
     text = located.expect_text()
     try:
         return ip_network(text)
@@ -238,30 +250,31 @@ def _network(located: Located) -> Network:
             fixed = f"write {ip_network(text, strict=False)}"
         except ValueError:
             fixed = "write a prefix such as 10.244.0.0/16 or fd10:244::/48"
-        raise located.error(f"{text!r} is no prefix: {error}", fixed) from error
+        raise located.error(f"{text!r} is not a prefix: {error}", fixed) from error
 
 
-def _networks(located: Located | None, default: tuple[str, ...]) -> tuple[Network, ...]:
+def _networks(located: Value | None, default: tuple[str, ...]) -> tuple[Network, ...]:
     if located is None:
         return tuple(ip_network(text) for text in default)
     return tuple(_network(item) for item in located.items())
 
 
-def _address(located: Located) -> Address:
+def _address(located: Value) -> Address:
     text = located.expect_text()
     try:
         return ip_address(text)
     except ValueError as error:
-        raise located.error(f"{text!r} is no address", "write one such as 172.20.0.7") from error
+        fix = "write one such as 172.20.0.7"
+        raise located.error(f"{text!r} is not an address", fix) from error
 
 
-def _underlays(located: Located | None) -> tuple[Underlay, ...]:
+def _underlays(located: Value | None) -> tuple[Underlay, ...]:
     default = tuple(ip_network(text) for text in _DEFAULT_UNDERLAY)
     if located is None:
         return (Underlay("lan", default),)
     found = []
     for name, here in located.fields().items():
-        fields = here.fields(("networks", "mtu"))
+        fields = here.fields(("networks", "mtu", *_LINK))
         networks = _networks(fields.get("networks"), _DEFAULT_UNDERLAY)
         if len({n.version for n in networks}) != len(networks) or not networks:
             raise here.error("needs one network per family", "networks: [172.20.0.0/24]")
@@ -269,13 +282,37 @@ def _underlays(located: Located | None) -> tuple[Underlay, ...]:
             if network.num_addresses < 8:
                 raise here.error(f"{network} is too small", "use a /29 or wider")
         mtu = fields["mtu"].expect_int(1280, 65535) if "mtu" in fields else 1500
-        found.append(Underlay(_name(here, name), networks, mtu))
+        found.append(Underlay(_name(here, name), networks, mtu, _impairment(fields)))
     if not found:
         raise located.error("no underlay", "name one, or leave the key out")
     return tuple(found)
 
 
-def _world(located: Located | None) -> World | None:
+def _impairment(fields: dict[str, Value], default: Impairment = PERFECT) -> Impairment:
+    """`loss: 1%`, `delay: 20ms`, `rate: 10mbit`; what is left out is as in `default`."""
+    loss, delay, rate = default.loss, float(default.delay), default.rate
+    if "loss" in fields:
+        loss = fields["loss"].expect_measure(_LOSS, 0, 1)
+    if "delay" in fields:
+        delay = fields["delay"].expect_measure(_DELAY, 0, 60e9)
+    if "rate" in fields:
+        rate = fields["rate"].expect_measure(_RATE, 8e3, 100e9)
+    return Impairment(loss, round(delay), rate)
+
+
+def _links(
+    topology: Topology, on: tuple[str, ...], located: Value | None
+) -> tuple[Impairment, ...]:
+    """`links: {lan: {loss: 1%}}`: a node's own links, the rest as its underlays say."""
+    own = {} if located is None else located.fields(on)
+    return tuple(
+        _impairment(own[name].fields(_LINK) if name in own else {},
+                    topology.underlay(name).impairment)
+        for name in on
+    )  # fmt: skip
+
+
+def _world(located: Value | None) -> World | None:
     if located is None or located.text == "false":
         return None
     if located.text == "true":
@@ -287,7 +324,7 @@ def _world(located: Located | None) -> World | None:
     return World(networks)
 
 
-def _check_overlap(topology: Topology, located: Located) -> None:
+def _check_overlap(topology: Topology, located: Value) -> None:
     """Node addresses inside the pod CIDRs are wanted in one lab only: ask for a word."""
     if topology.allow_overlap:
         return
@@ -307,7 +344,7 @@ def _node(
     before: list[Node],
     index: int,
     name: str,
-    located: Located,
+    located: Value,
     tunnel: tuple[Network, ...],
 ) -> Node:
     _name(located, name)
@@ -334,12 +371,13 @@ def _node(
         node_encryption=_flag(fields, "node_encryption", topology.node_encryption),
         labels=_labels(fields.get("labels")),
         implementation=_implementation(topology, fields.get("implementation")),
+        links=_links(topology, on, fields.get("links")),
     )
     _refuse_twice(located, before, node)
     return replace(node, pods=_pods(topology, node, fields.get("pods")))
 
 
-def _implementation(topology: Topology, located: Located | None) -> str:
+def _implementation(topology: Topology, located: Value | None) -> str:
     if located is None:
         return IMPLEMENTATIONS[0]
     chosen = located.expect_choice(IMPLEMENTATIONS)
@@ -360,7 +398,7 @@ def _slice(cidr: Network, index: int) -> Network:
 
 
 def _node_addresses(
-    topology: Topology, on: tuple[str, ...], index: int, located: Located | None
+    topology: Topology, on: tuple[str, ...], index: int, located: Value | None
 ) -> tuple[Address, ...]:
     networks = [n for name in on for n in topology.underlay(name).networks]
     if located is None:
@@ -376,13 +414,13 @@ def _node_addresses(
     return tuple(found)
 
 
-def _labels(located: Located | None) -> tuple[tuple[str, str], ...]:
+def _labels(located: Value | None) -> tuple[tuple[str, str], ...]:
     if located is None:
         return ()
     return tuple((key, value.expect_text()) for key, value in located.fields().items())
 
 
-def _refuse_twice(located: Located, before: list[Node], node: Node) -> None:
+def _refuse_twice(located: Value, before: list[Node], node: Node) -> None:
     for other in before:
         both = set(other.addresses) & set(node.addresses)
         if both:
@@ -391,10 +429,10 @@ def _refuse_twice(located: Located, before: list[Node], node: Node) -> None:
             )
 
 
-def _pods(topology: Topology, node: Node, located: Located | None) -> tuple[Pod, ...]:
+def _pods(topology: Topology, node: Node, located: Value | None) -> tuple[Pod, ...]:
     if located is None:
         return ()
-    if isinstance(located.text, str) and located.text == "a mapping":
+    if located.is_mapping():
         wanted = {name: tuple(_address(a) for a in here.items()) for name, here in
                   located.fields().items()}  # fmt: skip
     else:
@@ -413,14 +451,14 @@ def _pods(topology: Topology, node: Node, located: Located | None) -> tuple[Pod,
 
 
 def _unknown(
-    topology: Topology, located: Located | None
+    topology: Topology, located: Value | None
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """`unknown: [beta]` for all, or `unknown: {alpha: [beta/server]}` for one viewer."""
     if located is None:
         return ()
     viewers = ["all", *(node.name for node in topology.nodes)]
     names = [*(node.name for node in topology.nodes), *(pod.path for pod in topology.pods)]
-    if located.text == "a mapping":
+    if located.is_mapping():
         fields = located.fields(viewers)
     else:
         fields = {"all": located}

@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if capture is not None:
         capture.stop_global_capturing()
     os.environ[INSIDE] = "1"
-    again = [sys.executable, "-m", "pytest", *config.invocation_params.args]
+    again = [sys.executable, "-P", "-m", "pytest", *config.invocation_params.args]
     os.execvp("unshare", [*UNSHARE, "sh", "-c", PRIVATE_RUN, "sh", *again])
 
 

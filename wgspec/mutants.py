@@ -82,7 +82,7 @@ def failures(sut: str, ids: Sequence[str], seed: int) -> tuple[tuple[str, ...], 
     """(ids that fail, trouble) of one run in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="wgspec-") as folder:
         result = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "wgspec", "run", "--sut", sut, "--seed", str(seed),
+        command = [sys.executable, "-P", "-m", "wgspec", "run", "--sut", sut, "--seed", str(seed),
                    "--json", str(result), "--html", folder, *ids]  # fmt: skip
         try:
             done = subprocess.run(

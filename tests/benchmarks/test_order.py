@@ -15,6 +15,7 @@ from benchmarks.loads import LOADS, Effort, Measure, Outcome
 from benchmarks.meter import Usage
 from benchmarks.model import Recording
 from benchmarks.progress import Progress
+from testbed.namespaces import Namespace
 
 A, B = (Implementation(name, Kind.NONE) for name in "AB")
 
@@ -26,11 +27,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     @contextlib.contextmanager
     def tunnel(implementation: Implementation, **_: Any) -> Iterator[Lab]:
-        yield Lab(*(End(implementation.name, "v", "t", "o", "i") for _ in range(2)))
+        space = Namespace(implementation.name, 0, 0, 0)
+        yield Lab(*(End(space, "v", "t", "o", "i") for _ in range(2)))
 
     def load(name: str) -> Any:
         def run(lab: Lab, _: Effort) -> Outcome:
-            done.append(f"{lab.left.namespace} {name}")
+            done.append(f"{lab.left.namespace.name} {name}")
             return Outcome((Measure("value", "s", 1.0),), Usage())
 
         return run

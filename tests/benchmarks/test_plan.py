@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -90,13 +91,41 @@ def test_every_command_says_what_it_does() -> None:
 def test_a_page_goes_beside_the_recording_and_never_over_it(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     recordings.system().save(file)
-    done = CliRunner().invoke(bench, ["report", str(file), "--html"])
+    done = CliRunner().invoke(bench, ["report", str(file), "-o", str(tmp_path / "report.html")])
     assert done.exit_code == 0, done.output
     assert "<svg" in (tmp_path / "report.html").read_text()
     before = file.read_text()
-    done = CliRunner().invoke(bench, ["report", str(file), "--html", str(file)])
+    done = CliRunner().invoke(bench, ["report", str(file), "-o", str(file)])
     assert done.exit_code == 2 and "is a recording" in done.output
     assert file.read_text() == before
+    done = CliRunner().invoke(bench, ["report", str(file), "-o", str(tmp_path / "plots"), "--json"])
+    assert done.exit_code == 0 and list((tmp_path / "plots").glob("*.svg"))
+    assert json.loads(done.stdout)[0] == json.loads(before)
+
+
+def test_extras_are_missed_before_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without matplotlib all but the plots is done; without pyperf nothing is begun."""
+    find = importlib.util.find_spec
+    gone = {"matplotlib", "pyperf"}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name in gone else find(name, *more)
+    )
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("benchmarks.pipeline.measure", lambda **_: recordings.system())
+    done = CliRunner().invoke(bench, ["pipeline", "--quick", "-o", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    first = done.stderr.splitlines()[0]
+    assert first == (
+        "no plots will be drawn: matplotlib not installed (pip install matplotlib)"
+    )
+    assert (tmp_path / "result.json").exists() and (tmp_path / "report.html").exists()
+    done = CliRunner().invoke(bench, ["micro", "--quick"])
+    assert done.exit_code == 1 and "pip install pyperf" in done.stderr
+    result = str(tmp_path / "result.json")
+    done = CliRunner().invoke(bench, ["report", result, "-o", str(tmp_path / "plots")])
+    assert done.exit_code == 1 and "pip install matplotlib" in done.stderr
 
 
 def test_compare_and_docs_from_the_command_line(tmp_path: Path) -> None:

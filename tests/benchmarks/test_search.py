@@ -8,6 +8,7 @@ from benchmarks import loads
 from benchmarks.iperf import Udp
 from benchmarks.lab import End, Lab
 from benchmarks.loads import LOSS_LIMIT, highest_rate
+from testbed.namespaces import Namespace
 
 
 class Link:
@@ -63,6 +64,6 @@ def test_one_hiccup_does_not_decide() -> None:
 def test_no_rate_is_a_failure_and_not_a_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     dead = Link(capacity=0, offer=1000, overload=0)
     monkeypatch.setattr(loads.iperf, "udp", lambda *_, rate, **__: dead.trial(rate))
-    lab = Lab(*(End("", "", "", "", "") for _ in range(2)))
+    lab = Lab(*(End(Namespace("", 0, 0, 0), "", "", "", "") for _ in range(2)))
     with pytest.raises(loads.iperf.IperfError, match="in each of 3 trials"):
         loads.udp_highest(lab, loads.Effort(1, 3, 1, 1), size=64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,24 +22,22 @@ from benchmarks.lab import (
 )
 from benchmarks.meter import metered
 from benchmarks.tunnel import SOCKETS, tunnel
+from testbed import namespaces
 
 pytestmark = pytest.mark.root
 
 
-def namespaces() -> str:
-    return subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
-
-
 def assert_gone(lab: Lab) -> None:
     for end in lab.ends:
-        assert end.namespace not in namespaces()
+        assert not end.namespace.alive()
+        assert namespaces.inside([end.namespace.inode]) == []
         assert not (SOCKETS / f"{end.tunnel}.sock").exists()
     assert all(daemon.poll() is not None for daemon in lab.daemons)
 
 
 def test_a_run_over_the_bare_link(tmp_path: Path) -> None:
     arguments = ["system", "--impl", "none", "--quick", "--load", "tcp1-up", "--load", "ping"]
-    done = CliRunner().invoke(bench, [*arguments, "--out", str(tmp_path), "--json"])
+    done = CliRunner().invoke(bench, [*arguments, "-o", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document == json.loads((tmp_path / "result.json").read_text())
@@ -91,12 +88,20 @@ def test_nothing_is_left_after_an_interruption() -> None:
 def test_nothing_is_left_after_a_program_that_does_not_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    mark = f"{os.getpid() & 0xFFFFFF:x}"
-    monkeypatch.setattr("benchmarks.lab.secrets.token_hex", lambda _: mark)
+    made: list[namespaces.Namespace] = []
+    make = namespaces.make
+
+    def noted(names: list[str]) -> dict[str, namespaces.Namespace]:
+        found = make(names)
+        made.extend(found.values())
+        return found
+
+    monkeypatch.setattr(namespaces, "make", noted)
     context = tunnel(parse("bad=false"), cores=None, congestion=preferred_congestion(), mtu=1420)
     with pytest.raises(LabError, match="the program ended"), context:
         pass
-    assert f"wgb{mark}-" not in namespaces()
+    assert len(made) == 2
+    assert namespaces.inside(space.inode for space in made) == []
 
 
 def test_processes_in_a_lab_end_with_their_context() -> None:

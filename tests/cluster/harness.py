@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from testbed import control
 from testbed.classify import Kind
-from testbed.cluster import Cluster, wait_until
-from testbed.namespaces import Namespace
+from testbed.cluster import Cluster
+from testbed.namespaces import Namespace, wait_until
 from testbed.sniffer import Sniffer
 from testbed.topology import parse_topology
 from tests.cluster.craft import KINDS, Flow, Injector, build, mac_of

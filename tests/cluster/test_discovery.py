@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from testbed import control, dataplane, discovery
-from testbed.cluster import wait_until
+from testbed.namespaces import wait_until
 from testbed.talk import Client, Server
 from testbed.topology import ip_address
 from tests.cluster.craft import KINDS, Flow

@@ -13,8 +13,9 @@ import time
 import pytest
 
 from testbed import control
-from testbed.cluster import AGENT, DATA_PLANE, wait_until
+from testbed.cluster import AGENT, DATA_PLANE
 from testbed.load import finish_ping, start_ping
+from testbed.namespaces import wait_until
 from tests.cluster.craft import KINDS, Flow, Injector, build, mac_of
 from tests.cluster.harness import every, shooting_range
 

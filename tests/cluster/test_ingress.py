@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from testbed import control
-from testbed.cluster import wait_until
+from testbed.namespaces import wait_until
 from tests.cluster.craft import KINDS, Flow, Injector, build, mac_of
 from tests.cluster.harness import EACH, Tap, every, shooting_range
 

@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from testbed import control
-from testbed.cluster import wait_until
+from testbed.namespaces import wait_until
 from testbed.sniffer import send_frame
 from tests.cluster.craft import KINDS, MALFORMED, Flow
 from tests.cluster.harness import EACH, every, shooting_range

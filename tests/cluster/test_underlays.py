@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from testbed.classify import Kind
-from testbed.cluster import wait_until
+from testbed.namespaces import wait_until
 from tests.cluster.harness import shooting_range
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster underlays")]

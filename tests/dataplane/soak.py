@@ -21,7 +21,7 @@ from tests.interop.tunnel import PROGRAMS, End, connect, make_ends
 from tests.support.netns import Lab, wait_until
 
 PYTHON = sys.executable
-TRANSFER = ("-m", "tests.dataplane.transfer")
+TRANSFER = ("-P", "-m", "tests.dataplane.transfer")
 ROOT = str(Path(__file__).parents[2])
 TCP_PORT = 9000
 UDP_PORT = 9001

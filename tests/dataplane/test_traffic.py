@@ -96,7 +96,7 @@ def test_the_kernel_may_refuse_to_cut(lab):
 def test_no_offload_works_too(lab):
     left, right = make_ends(lab, "go", "go")
     plain = lab.interface()
-    left.namespace.run(str(PYTHON), "-m", "wgpy.cli.wireguard_py", "--no-offload", plain)
+    left.namespace.run(str(PYTHON), "-P", "-m", "wgpy.cli.wireguard_py", "--no-offload", plain)
     left.namespace.ip(f"link delete {left.name}")
     left.name = plain
     connect(left, right)

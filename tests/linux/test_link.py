@@ -45,7 +45,7 @@ def test_it_rings_for_each_change_and_tells_what_is(home, watched):
 def test_it_follows_into_another_namespace(lab, home, watched):
     tun, watch = watched
     other = lab.namespace("other")
-    home.ip(f"link set {tun.name} netns {other.name}")
+    home.ip(f"link set {tun.name} netns {other.pid}")
     assert ready(watch.fileno())
     assert watch.state() == LinkState(False, 1420)
     other.ip(f"link set {tun.name} up")

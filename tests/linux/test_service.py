@@ -202,7 +202,7 @@ def test_a_renamed_and_moved_device_goes_on(lab, home, name):
     start(home, name)
     elsewhere, new_name = lab.namespace("elsewhere"), lab.interface()
     home.ip(f"link set {name} name {new_name}")
-    home.ip(f"link set {new_name} netns {elsewhere.name}")
+    home.ip(f"link set {new_name} netns {elsewhere.pid}")
     elsewhere.ip(f"link set {new_name} up")
     assert wait_until(lambda: udp_ports(home))
     elsewhere.ip(f"link delete {new_name}")

@@ -1,15 +1,15 @@
-"""Network namespaces for tests: unique names, and nothing stays behind.
+"""Network namespaces for tests, and nothing stays behind.
 
-A `Lab` makes namespaces, veth pairs and interface names that no other test run on this
-machine can have (they carry the process id and a random part), starts processes in
-them, and removes all of it when the test ends, however it ends.  What a killed test run
-left is removed by the next one (`Lab.sweep`: only labs whose owner is dead).
+A `Lab` makes namespaces (`testbed.namespaces`), veth pairs and interface names that no other
+test run on this machine can have (they carry a random part), starts processes in them, and
+removes all of it when the test ends, however it ends, SIGKILL of the test run included.
 
     def test_ping(lab):
         left, right = lab.namespace("left"), lab.namespace("right")
         lab.veth(left, right, "10.0.0.1/24", "10.0.0.2/24")
         left.run("ping", "-c1", "10.0.0.2")
 
+Namespaces have no names that `ip` knows: move a device with ``netns {right.pid}``.
 Without root, `tests/conftest.py` restarts pytest in a user namespace, where all of this
 works as well.  Interface names must come from `Lab.interface` even inside a namespace:
 the UAPI sockets in /var/run/wireguard are named after them and that folder is shared.
@@ -18,27 +18,22 @@ the UAPI sockets in /var/run/wireguard are named after them and that folder is s
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
-import re
 import secrets
 import shlex
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from testbed import namespaces
+from testbed.namespaces import start_time, wait_until
 from wgpy.sockets import SOCKET_FOLDER
 
-PREFIX = "wgt"
-NETNS_FOLDER = Path("/run/netns")
-CLONE_NEWNET = 0x40000000
-NO_TUN = "WGPY_NO_TUN"
+__all__ = ["NO_TUN", "SOCKET_FOLDER", "Lab", "Namespace", "wait_until", "why_impossible"]
 
-_libc = ctypes.CDLL(None, use_errno=True)
+NO_TUN = "WGPY_NO_TUN"
 
 
 @functools.cache
@@ -71,21 +66,20 @@ def why_impossible() -> str:
     return ""
 
 
-def _setns(fd: int) -> None:
-    if _libc.setns(fd, CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "setns")
-
-
 class Namespace:
     """One network namespace of a `Lab`."""
 
-    def __init__(self, lab: Lab, name: str) -> None:
+    def __init__(self, lab: Lab, space: namespaces.Namespace) -> None:
         self.lab = lab
-        self.name = name
+        self.space = space
+        self.name = space.name
+        self.pid = space.pid
+        self.entered = space.entered
+        self.pids = space.pids
 
     def command(self, *words: str) -> list[str]:
         """The command line that runs `words` in here."""
-        return ["nsenter", f"--net={NETNS_FOLDER / self.name}", "--", *words]
+        return [*self.space.prefix(), *words]
 
     def run(
         self,
@@ -133,27 +127,11 @@ class Namespace:
         self.lab.processes.append(process)
         return process
 
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
-        """This thread's new sockets and devices belong to the namespace."""
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        here = os.open(NETNS_FOLDER / self.name, os.O_RDONLY)
-        try:
-            _setns(here)
-            try:
-                yield
-            finally:
-                _setns(home)
-        finally:
-            os.close(here)
-            os.close(home)
-
-    def pids(self) -> list[int]:
-        """Processes that live in the namespace."""
-        done = subprocess.run(
-            ["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False
-        )
-        return [int(pid) for pid in done.stdout.split() if int(pid) != os.getpid()]
+    def end(self) -> None:
+        """Let go of it: it lives on only as long as a process inside or a socket does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        assert wait_until(lambda: not self.space.alive())
 
 
 class Lab:
@@ -161,13 +139,12 @@ class Lab:
 
     def __init__(self) -> None:
         self._token = secrets.token_hex(3)
-        self.prefix = f"{PREFIX}{os.getpid()}-{self._token}"
         self.namespaces: list[Namespace] = []
+        self._pinned: list[int] = []
         self.processes: list[subprocess.Popen[str]] = []
         self._interfaces: list[str] = []
 
     def __enter__(self) -> Lab:
-        self.sweep()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -175,8 +152,11 @@ class Lab:
 
     def namespace(self, label: str) -> Namespace:
         """A new namespace with loopback up and no IPv6 duplicate-address delay."""
-        made = Namespace(self, f"{self.prefix}-{label}{len(self.namespaces)}")
-        subprocess.run(["ip", "netns", "add", made.name], check=True)
+        name = f"{label}{len(self.namespaces)}"
+        space = namespaces.make([name])[name]
+        self._pinned += namespaces.pin([space.pid])
+        namespaces.guard([space])
+        made = Namespace(self, space)
         self.namespaces.append(made)
         made.run("sysctl", "-qw", *(f"net.ipv6.conf.{w}.accept_dad=0" for w in ("all", "default")))
         made.ip("link set lo up")
@@ -194,7 +174,7 @@ class Lab:
     ) -> tuple[str, str]:
         """Join two namespaces; addresses like ``10.0.0.1/24 fd00::1/64``, space separated."""
         ends = (self.interface("ve"), self.interface("ve"))
-        left.ip(f"link add {ends[0]} type veth peer name {ends[1]} netns {right.name}")
+        left.ip(f"link add {ends[0]} type veth peer name {ends[1]} netns {right.pid}")
         for namespace, end, addresses in zip(
             (left, right), ends, (left_address, right_address), strict=True
         ):
@@ -218,26 +198,16 @@ class Lab:
                 process.wait()
             if process.stdout:
                 process.stdout.close()
-        for namespace in self.namespaces:
-            subprocess.run(["ip", "netns", "delete", namespace.name], check=False)
+        namespaces.kill_inside(self._pinned)
+        for fd in self._pinned:
+            os.close(fd)
+        self._pinned.clear()
+        namespaces.unguard(namespace.space for namespace in self.namespaces)
         for name in self._interfaces:
             for stale in SOCKET_FOLDER.glob(f"{name}.*"):
                 stale.unlink(missing_ok=True)
         self.namespaces.clear()
         self.processes.clear()
-
-    @staticmethod
-    def sweep() -> None:
-        """Remove the namespaces of labs whose owner was killed."""
-        if not NETNS_FOLDER.is_dir():
-            return
-        for path in NETNS_FOLDER.iterdir():
-            named = re.fullmatch(rf"{PREFIX}(\d+)-[0-9a-f]{{6}}-.*", path.name)
-            if named and not Path("/proc", named[1]).exists():
-                _end(Namespace(Lab(), path.name).pids())
-                subprocess.run(
-                    ["ip", "netns", "delete", path.name], stderr=subprocess.DEVNULL, check=False
-                )
 
 
 def _end(pids: list[int]) -> None:
@@ -247,24 +217,5 @@ def _end(pids: list[int]) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         waiting = tuple(pids)
-        wait_until(lambda these=waiting: not any(map(_alive, these)), patience)
-        pids = [pid for pid in waiting if _alive(pid)]
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process exists and is more than a zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state not in "ZX"
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 10) -> bool:
-    """Poll until `condition` holds; False when it did not within `timeout` seconds."""
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
+        wait_until(lambda these=waiting: not any(map(start_time, these)), patience)
+        pids = [pid for pid in waiting if start_time(pid)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.netns import NETNS_FOLDER, Lab, wait_until
+from testbed import namespaces
+from tests.support.netns import Lab, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -37,24 +37,41 @@ def test_close_ends_processes_and_removes_namespaces():
         namespace = lab.namespace("only")
         process = namespace.start("sleep", "1000")
         detached = namespace.run("sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!")
-        name, pid = namespace.name, int(detached.stdout)
+        inode, pid = namespace.space.inode, int(detached.stdout)
+        assert pid in namespace.pids()
     assert process.returncode is not None
-    assert not (NETNS_FOLDER / name).exists()
+    assert not namespace.space.alive() and namespaces.inside([inode]) == []
     assert not Path(f"/proc/{pid}/fd/0").exists()
 
 
-def test_sweep_removes_only_what_the_dead_left(lab):
-    mine = lab.namespace("mine")
-    script = (
-        "import os, signal; from tests.support.netns import Lab; lab = Lab();"
-        "print(lab.namespace('orphan').name, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == -signal.SIGKILL
-    orphan = NETNS_FOLDER / done.stdout.strip()
-    assert str(os.getpid()) not in orphan.name
-    Lab.sweep()
-    assert wait_until(lambda: not orphan.exists())
-    assert (NETNS_FOLDER / mine.name).exists()
+ORPHAN = """
+import os, signal, sys
+from tests.support.netns import Lab
+lab = Lab()
+space = lab.namespace("orphan")
+stray = space.run("sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!").stdout
+print(space.space.inode, stray, flush=True)
+sys.stdin.read()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_runs_leave_nothing_and_do_not_touch_each_other(lab):
+    mine = lab.namespace("orphan")
+    stay = mine.start("sleep", "1000")
+    runs = [
+        subprocess.Popen([sys.executable, "-c", ORPHAN], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]  # fmt: skip
+    first, second = (run.stdout.readline().split() for run in runs)
+    assert len({first[0], second[0], str(mine.space.inode)}) == 3
+    runs[0].communicate("end")
+    assert runs[0].returncode == -signal.SIGKILL
+    assert wait_until(lambda: not namespaces.inside([int(first[0])]))
+    assert namespaces.start_time(int(first[1])) is None
+    # The run beside it and this one go on.
+    assert int(second[1]) in namespaces.inside([int(second[0])])
+    assert stay.poll() is None and mine.space.alive()
+    runs[1].communicate("end")
+    assert wait_until(lambda: not namespaces.inside([int(second[0])]))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from testbed import catalogue
+from testbed.capture import VNET, split
 from testbed.cli import testbed as command
 
+WGPY = Path(sys.executable).with_name("wgpy")
 TOOL = [sys.executable, "-c", "from testbed.cli import testbed; testbed()"]
 
 
@@ -51,6 +53,78 @@ def test_mistakes_have_a_sentence(words, message):
     assert message in done.output and "Traceback" not in done.output
 
 
+def explained(file):
+    """`wgpy decrypt`; and tshark agrees that the pings can be read."""
+    shown = subprocess.run(["tshark", "-r", file, "-Y", "icmp"], capture_output=True, text=True,
+                           check=True).stdout  # fmt: skip
+    assert "Echo (ping) request" in shown and "Echo (ping) reply" in shown
+    done = subprocess.run([WGPY, "decrypt", file, "--json"], capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_cluster_can_be_named_with_c_wherever_one_is_named():
+    for name in ("down", "inspect", "graph", "exec", "capture", "publish", "withdraw", "mode",
+                 "kill", "start"):  # fmt: skip
+        flags = {flag for option in command.commands[name].params for flag in option.opts}
+        assert "-c" in flags, name
+        assert name == "exec" or "--json" in flags, name
+    done = CliRunner().invoke(command, ["inspect", "-c", "nonsense"])
+    assert "no cluster 'nonsense'" in done.output
+
+
+def test_super_datagrams_are_cut_as_the_device_would():
+    scapy = pytest.importorskip("scapy.all")
+    pieces = [bytes([4, 0, 0, 0]) + bytes(60) for _ in range(3)]
+    for ip, kind in ((scapy.IP(src="10.0.0.1", dst="10.0.0.2", id=7), scapy.IP),
+                     (scapy.IPv6(src="fd00::1", dst="fd00::2"), scapy.IPv6)):  # fmt: skip
+        whole = bytes(scapy.Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02") / ip
+                      / scapy.UDP(sport=1, dport=2) / b"".join(pieces)[:-9])  # fmt: skip
+        cut = list(split(VNET.pack(0, 5, 0, 64, 0, 0), whole))
+        assert [bytes(scapy.Ether(frame)[scapy.UDP].payload) for frame in cut] == [
+            pieces[0], pieces[1], pieces[2][:-9]]  # fmt: skip
+        for frame in cut:
+            again = scapy.Ether(frame)
+            for layer in (kind, scapy.UDP):
+                if hasattr(again[layer], "chksum"):
+                    del again[layer].chksum
+            assert bytes(again) == frame
+        assert list(split(VNET.pack(0, 0, 0, 0, 0, 0), whole)) == [whole]
+
+
+@pytest.mark.root
+def test_modes_are_those_in_force_and_exec_stays_in_the_folder(tmp_path):
+    def run(*words, check=True):
+        return subprocess.run([*TOOL, *words], capture_output=True, text=True, check=check,
+                              cwd=tmp_path)  # fmt: skip
+
+    run("up", "leak", "--json")
+    try:
+        assert json.loads(run("inspect", "--json").stdout)["mode"] == "default"
+        changed = json.loads(run("mode", "strict", "--on", "alpha", "--json").stdout)
+        assert changed == {"nodes": ["alpha"], "mode": "strict"}
+        found = json.loads(run("inspect", "--json").stdout)
+        assert found["mode"] == "mixed"
+        assert [node["mode"] for node in found["nodes"]] == ["strict", "default"]
+        run("mode", "strict")
+        shown = run("inspect", "leak").stdout
+        assert "leak (strict)" in shown and "…" not in shown
+        assert max(map(len, shown.splitlines())) <= 80
+        assert "strict mode" in run("graph", "leak").stdout
+        assert json.loads(run("graph", "-c", "leak", "--json").stdout)["mode"] == "strict"
+        mode = run("mode", "strict", "--on", "nobody", check=False)
+        assert mode.returncode == 1 and "no node 'nobody' here: alpha, beta" in mode.stderr
+        killed = json.loads(run("kill", "beta", "agent", "--json").stdout)
+        assert killed["role"] == "agent" and killed["signal"] == "SIGKILL"
+        assert json.loads(run("start", "beta", "agent", "--json").stdout)["node"] == "beta"
+        told = json.loads(run("publish", "beta", "--json").stdout)
+        assert told["unknown"]["alpha"] == []
+        run("exec", "alpha", str(WGPY), "capture", "wg0", "keys.pcapng", "--seconds", "1")
+        assert (tmp_path / "keys.pcapng").stat().st_size > 0
+    finally:
+        run("down", "-c", "leak")
+
+
 @pytest.mark.root
 def test_capture_and_machines_output(tmp_path):
     def run(*words):
@@ -59,16 +133,23 @@ def test_capture_and_machines_output(tmp_path):
     assert json.loads(run("up", "firstlight", "--name", "mine", "--json"))["name"] == "mine"
     try:
         capture = subprocess.Popen(
-            [*TOOL, "capture", "--json", "--count", "6", "--seconds", "20", "--write",
-             str(tmp_path / "wire.pcap")],
-            stdout=subprocess.PIPE, text=True,
+            [*TOOL, "capture", "--json", "--count", "6", "--seconds", "20", "-o",
+             "wire.pcapng"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
         )  # fmt: skip
+        assert "wire.pcapng will hold secret keys" in capture.stderr.readline()
         while capture.poll() is None:
             run("exec", "alpha", "ping", "-c", "1", "-W", "1", "10.9.0.2")
         rows = [json.loads(line) for line in capture.stdout]
         assert len(rows) == 6
         assert {row["kind"] for row in rows} == {"WIREGUARD"}
-        assert (tmp_path / "wire.pcap").read_bytes()[:4] == struct.pack("=I", 0xA1B23C4D)
+        capture.wait()
+        assert rows[0]["detail"] == "initiation" and rows[0]["counter"] is None
+        data = [row for row in rows if row["detail"] == "data"]
+        assert data and all(row["receiver_index"] for row in data)
+        assert [r["counter"] for r in data if r["port"] == "alpha.0"][:2] == [0, 1]
+        opened = explained(tmp_path / "wire.pcapng")
+        assert len(opened) == 6 and all(row["authenticated_by"] for row in opened)
         state = json.loads(run("inspect", "--json"))
         assert state["mode"] == "plain" and all(node["dataplane"] for node in state["nodes"])
         failed = subprocess.run(

@@ -70,7 +70,7 @@ def test_on_real_packets():
 
 
 def with_main():
-    return {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 SAY_VERSION = "import sys; print(tuple(sys.version_info[:2]))"

@@ -59,6 +59,12 @@ def broken_promise(step: Step, output: str) -> str:
         # Several promises may be kept by one long line, but each starts behind the last.
         if not any(wanted.search(line) for line in lines):
             return promised
+    for line in output.splitlines():
+        # A command that failed keeps no promise by its silence.
+        if line.startswith("Error: ") and not any(
+            pattern(promised).search(line) for promised in step.expected
+        ):
+            return "!" + line
     for line in step.forbidden:
         if pattern(line).search(output):
             return "!" + line
@@ -104,4 +110,7 @@ def test_the_reader_of_pages_notices_broken_promises():
     assert broken_promise(step, "0\na and b\nmore\nlast") == ""
     assert broken_promise(step, "last\na and b") == "last"
     assert broken_promise(step, "a and b\nlast\nbad") == "!bad"
+    assert broken_promise(step, "a and b\nlast\nError: the sentinel is dead") == (
+        "!Error: the sentinel is dead"
+    )
     assert broken_promise(step, "b and a\nlast") == "a…b"

@@ -16,9 +16,9 @@ import pytest
 
 from testbed import dataplane, namespaces, network
 from testbed.classify import Kind
-from testbed.cluster import DATA_PLANE, Cluster, ClusterError, registered, wait_until
+from testbed.cluster import DATA_PLANE, Cluster, ClusterError, registered
 from testbed.load import ping
-from testbed.namespaces import NamespaceError
+from testbed.namespaces import NamespaceError, wait_until
 from testbed.sniffer import SnifferBlind, send_frame
 from testbed.topology import parse_topology
 
@@ -29,7 +29,7 @@ BARE = "name: bare\nworld: true\nnodes: {alpha: {pods: [one]}, beta: {pods: [two
 
 
 def numbers(cluster):
-    return [space.inode() for space in cluster.namespaces.values()]
+    return [space.inode for space in cluster.namespaces.values()]
 
 
 def test_plain_cluster_talks_in_ciphertext():
@@ -101,13 +101,13 @@ def test_sigkill_of_the_owner_leaves_nothing(tmp_path):
         "import time\nfrom testbed.cluster import Cluster\n"
         "from testbed.topology import parse_topology\n"
         f"cluster = Cluster.up(parse_topology({PLAIN!r}))\n"
-        "print(*(space.inode() for space in cluster.namespaces.values()), flush=True)\n"
+        "print(*(space.inode for space in cluster.namespaces.values()), flush=True)\n"
         "time.sleep(60)\n"
     )
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"},
+        env={**os.environ, "PYTHONPATH": str(root)},
     ) as owner:  # fmt: skip
         inside = [int(word) for word in owner.stdout.readline().split()]
         assert namespaces.inside(inside)

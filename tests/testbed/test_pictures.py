@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import struct
 import tomllib
 import xml.etree.ElementTree as ET
 
 from testbed import catalogue, graph
+from testbed.capture import CaptureFile, Frame
 from testbed.dataplane import new_key, public_key
 from testbed.demo_view import marked
 from testbed.discovery import View, agent_config, view_of
-from testbed.pcap import PcapWriter
 from testbed.topology import parse_topology
+from wgpy.capture import pcapng
 
 TEXT = """\
 name: sketch
@@ -67,14 +67,16 @@ def test_discovery_file_follows_the_view():
     assert config["strict"]["node_cidrs"] == ["192.0.2.0/24", "198.51.100.0/24"]
 
 
-def test_pcap_is_read_back(tmp_path):
-    path = tmp_path / "x.pcap"
-    with PcapWriter(path) as writer:
-        writer.write(1_500_000_000_123_456_789, b"abcd", 9)
-    data = path.read_bytes()
-    assert struct.unpack_from("=I", data)[0] == 0xA1B23C4D
-    assert struct.unpack_from("=IIII", data, 24) == (1_500_000_000, 123_456_789, 4, 9)
-    assert data[40:] == b"abcd"
+def test_a_capture_file_is_read_back(tmp_path):
+    path = tmp_path / "x.pcapng"
+    file = CaptureFile(path, ["alpha.0", "beta.0"])
+    file.write(Frame(1_500_000_000_123_456_789, "beta.0", b"abcd"))
+    file.close(["PRIVATE"])
+    assert path.stat().st_mode & 0o777 == 0o600
+    with path.open("rb") as written:
+        secrets, frame = pcapng.read(written, path.name)
+    assert secrets.key_log == "PRIVATE"
+    assert (frame.at, frame.data, frame.interface) == (1_500_000_000_123_456_789, b"abcd", 1)
 
 
 def test_marks():

@@ -6,6 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from testbed.impairment import Impairment
 from testbed.topology import TopologyError, parse_topology
 
 TWO = """\
@@ -52,10 +53,22 @@ def test_two_underlays_and_a_world():
     )
 
 
+def test_links_are_as_their_underlay_or_as_they_say():
+    topology = parse_topology(
+        "underlays:\n  lan: {delay: 20ms, loss: 1.5%}\n  wan: {networks: [192.0.2.0/24]}\n"
+        "nodes:\n  alpha: {underlays: [lan, wan], links: {lan: {loss: 0%, rate: 10 mbit}}}\n"
+        "  beta:\n"
+    )
+    alpha, beta = topology.nodes
+    assert alpha.links == (Impairment(0, 20_000_000, 10e6), Impairment())
+    assert beta.links == (Impairment(0.015, 20_000_000),)
+    assert str(beta.links[0]) == "loss 1.500%, delay 20 ms"
+
+
 MISTAKES = [
     ("nodes: {a: {pod: [x]}}\n", "f.yaml:1", "a.pod", "did you mean 'pods'?"),
     ("nodes:\n  a:\nmode: strikt\n", "f.yaml:3", "strikt", "did you mean 'strict'?"),
-    ("nodes: {a: }\nmode: strict\nmode: plain\n", "f.yaml:3", "given twice", "keep one"),
+    ("nodes: {a: }\nmode: strict\nmode: plain\n", "f.yaml:3", "comes twice", "keep one"),
     ("nodes:\n  a:\npod_cidrs:\n  - 10.0.0.1/8\n", "f.yaml:4", "host bits", "write 10.0.0.0/8"),
     ("nodes: {a: }\npod_cidrs: [172.20.0.0/16]\n", "f.yaml:2", "overlaps", "allow_overlap: true"),
     ("nodes: {Alpha: }\n", "f.yaml:1", "'Alpha'", "lower-case"),
@@ -68,6 +81,13 @@ MISTAKES = [
     ("nodes: {a: {addresses: [10.9.9.9]}}\n", "f.yaml:1", "outside of its underlays", "172.20"),
     ("nodes: {a: }\nnode_encryption: maybe\n", "f.yaml:2", "neither", "true or false"),
     ("nodes: {a: }\nunderlays: {lan: {mtu: 900}}\n", "f.yaml:2", "out of range", "1280"),
+    ("nodes: {a: {links: {wan: {loss: 1%}}}}\n", "f.yaml:1", "a.links.wan: unknown", "one of lan"),
+    ("nodes: {a: {links: {lan: {loss: 101%}}}}\n", "f.yaml:1", "out of range", "0% to 100%"),
+    ("nodes: {a: {links: {lan: {loss: 0.1}}}}\n", "f.yaml:1", "number with a unit", "20%"),
+    ("nodes: {a: }\nunderlays: {lan: {delay: nan ms}}\n", "f.yaml:2", "out of range", "0ms"),
+    ("nodes: {a: }\nunderlays: {lan: {rate: 1kbit}}\n", "f.yaml:2", "range", "from 0.008mbit"),
+    ("nodes: {a: &a {pods: *a}}\n", "f.yaml:1", "aliases", "quotes"),
+    (f"nodes: {{a: }}\nseed: {'1' * 5000}\n", "f.yaml:2", "cannot be read as int", "quotes"),
     ("nodes: [\n", "f.yaml", "not YAML", "indentation"),
     ("", "f.yaml:1", "empty", "labs"),
     ("mode: strict\n", "f.yaml:1", "no nodes", "add nodes"),

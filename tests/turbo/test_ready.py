@@ -18,7 +18,7 @@ from wgpy.protocol.crypto.openssl import OpenSslAead
 from wgpy.turbo import TURBO, compiler, ready
 from wgpy.turbo.train_tools import TurboMerger, TurboRows, TurboSegmenter
 
-PROGRAM = [sys.executable, "-m", "wgpy.cli.wireguard_py", "--turbo"]
+PROGRAM = [sys.executable, "-P", "-m", "wgpy.cli.wireguard_py", "--turbo"]
 
 
 def test_right_code_passes_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

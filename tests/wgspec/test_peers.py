@@ -23,7 +23,7 @@ def run(namespace_run, tmp_path: Path, sut: str, *more: str) -> tuple[int, dict[
     """(exit status, verdict by id, what was printed)."""
     result = tmp_path / "result.json"
     done = namespace_run(
-        sys.executable, "-m", "wgspec", "run", "--sut", sut, "--json", str(result), *more,
+        sys.executable, "-P", "-m", "wgspec", "run", "--sut", sut, "--json", str(result), *more,
         check=False, timeout=110,
     )  # fmt: skip
     results = json.loads(result.read_text())["results"] if result.exists() else []

@@ -20,7 +20,7 @@ def run(tmp_path: Path, sut: str, *more: str) -> tuple[int, dict[str, str], str]
     """(exit status, verdict by id, what was printed)."""
     result = tmp_path / "result.json"
     done = subprocess.run(
-        [sys.executable, "-m", "wgspec", "run", "--sut", sut, "--json", str(result),
+        [sys.executable, "-P", "-m", "wgspec", "run", "--sut", sut, "--json", str(result),
          "--html", str(tmp_path / "html"), *more],
         capture_output=True, text=True, check=False,
     )  # fmt: skip

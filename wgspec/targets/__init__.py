@@ -51,7 +51,7 @@ def make(sut: str) -> Target:
         return ProgramTarget(f"{shlex.quote(str(program))} -f %i", name="wgpy")
     if words[:2] == ["wgpy", "--fault"] and len(words) == 3:
         python = shlex.quote(sys.executable)
-        command = f"{python} -m wgspec.adapters.daemon_process {shlex.quote(words[2])} -f %i"
+        command = f"{python} -P -m wgspec.adapters.daemon_process {shlex.quote(words[2])} -f %i"
         return ProgramTarget(command, name="wgpy")
     if words[0] not in NAMED:
         raise Unavailable(f"no target is called {words[0]!r}: {', '.join(HELP)}")

@@ -84,7 +84,7 @@ class BoringtunInstance(RealTimeInstance):
         """Start the process and wait until it listens."""
         self._process = await asyncio.create_subprocess_exec(
             "ip", "netns", "exec", self.pair.target,
-            sys.executable, "-m", "wgspec.adapters.boringtun_process",
+            sys.executable, "-P", "-m", "wgspec.adapters.boringtun_process",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
         peers = [

@@ -145,7 +145,7 @@ class EngineTarget(Target):
         self._count = 0
 
     async def open(self) -> None:
-        command = [sys.executable, "-m", "wgspec.adapters.engine_process"]
+        command = [sys.executable, "-P", "-m", "wgspec.adapters.engine_process"]
         if self.fault:
             command += ["--fault", self.fault]
         self._process = subprocess.Popen(
