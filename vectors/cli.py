@@ -13,7 +13,8 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from vectors.generators import catalogue, file
+from vectors.generators import file
+from vectors.generators.catalogue import FILES
 from vectors.model import DATA, VectorFileError, load
 from vectors.transcript import (
     TRANSCRIPTS,
@@ -121,7 +122,7 @@ def record_command(suts: tuple[str, ...], output: Path) -> None:
 
 
 @vectors.command()
-@click.argument("names", nargs=-1, type=click.Choice(sorted(catalogue.FILES)))
+@click.argument("names", nargs=-1, type=click.Choice(sorted(FILES)))
 @click.option("--seed", default=SEED, show_default=True, help="Another seed, other vectors.")
 @click.option(
     "--output",
@@ -132,7 +133,7 @@ def record_command(suts: tuple[str, ...], output: Path) -> None:
 def generate(names: tuple[str, ...], seed: int, output: Path) -> None:
     """Write the files NAMES (default: all); the same seed gives the same bytes."""
     output.mkdir(parents=True, exist_ok=True)
-    for name in names or sorted(catalogue.FILES):
+    for name in names or sorted(FILES):
         vector_file = file(name, seed)
         path = output / f"{name}.json"
         path.write_text(vector_file.dump(), encoding="utf-8")
@@ -142,5 +143,5 @@ def generate(names: tuple[str, ...], seed: int, output: Path) -> None:
 @vectors.command("list")
 def list_files() -> None:
     """What each file holds and who verified it."""
-    for name, entry in catalogue.FILES.items():
+    for name, entry in FILES.items():
         click.echo(f"{name:12} {entry.description}; also verified by {entry.second}")

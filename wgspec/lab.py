@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from random import Random
 
-from wgspec.case import Case, Mismatch, check
+from wgspec.check import Mismatch, check
 from wgspec.inner import Inner, packet, token_of
 from wgspec.peer import NO_PSK, REPLY, Peer
 from wgspec.target import (
@@ -34,10 +34,9 @@ QUIET_LEAST, QUIET_MOST = 0.3, 1.5
 class Lab:
     """Made by the runner for one case; `close` removes what the case added."""
 
-    def __init__(self, instance: Instance, case: Case, seed: int) -> None:
+    def __init__(self, instance: Instance, case_id: str, seed: int) -> None:
         self.instance = instance
-        self.case = case
-        self.rng = Random(f"{seed}:{case.id}")
+        self.rng = Random(f"{seed}:{case_id}")
         self.transcript = Transcript(start=instance.now())
         self.reports: list[str] = []
         self._ports: list[Port] = []

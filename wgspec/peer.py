@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wgspec import noise, wire
-from wgspec.case import Mismatch, check
+from wgspec.check import Mismatch, check
 from wgspec.inner import Inner, length
 from wgspec.noise import NO_PSK, RIGHT, Handshake, Keys, Wrong
 from wgspec.primitives import Forged, hash_, mac, open_, public_key, seal, xopen, xseal

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 
 from vectors import standalone
 from vectors.cli import vectors
-from vectors.generators import catalogue, file
+from vectors.generators import file
+from vectors.generators.catalogue import FILES
 from vectors.model import DATA, VectorFileError, digest, load
 from vectors.verify import verify_file
 from wgpy.protocol.crypto import BACKENDS
 
-NAMES = sorted(catalogue.FILES)
+NAMES = sorted(FILES)
 
 
 def document(name: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def run(namespace_run, tmp_path: Path, sut: str, *more: str) -> tuple[int, dict[
     """(exit status, verdict by id, what was printed)."""
     result = tmp_path / "result.json"
     done = namespace_run(
-        sys.executable, "-m", "wgspec", "run", "--sut", sut, "--json", str(result), *more,
+        sys.executable, "-P", "-m", "wgspec", "run", "--sut", sut, "--report", str(result), *more,
         check=False, timeout=110,
     )  # fmt: skip
     results = json.loads(result.read_text())["results"] if result.exists() else []
@@ -84,8 +84,8 @@ def test_a_device_over_ipv6(lab, tmp_path: Path) -> None:
     ("words", "said"),
     [
         ("", "required"),
-        ("192.0.2.1 --public-key A --private-key B", "no HOST:PORT"),
-        ("192.0.2.1:99999 --public-key A --private-key B", "no HOST:PORT"),
+        ("192.0.2.1 --public-key A --private-key B", "not HOST:PORT"),
+        ("192.0.2.1:99999 --public-key A --private-key B", "not HOST:PORT"),
         (f"192.0.2.1:{PORT} --public-key A --private-key B", "--public-key"),
         (f"192.0.2.1:{PORT} --public-key {'A' * 43}= --private-key BBBB", "--private-key"),
         (f"192.0.2.1:{PORT} --public-key {'A' * 43}=", "--private-key"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vectors.entropy import SeededEntropy
-from vectors.generators import Builder, Wish
+from vectors.generators.builder import Builder, Wish
 from vectors.generators.messages import handshake_inputs
 from vectors.generators.primitives import LOW_ORDER_POINTS
 from vectors.model import Json

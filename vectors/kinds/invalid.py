@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vectors.kinds import Compute, Computed, plain
+from vectors.kinds.base import Compute, Computed, plain
 from vectors.kinds.handshake import KINDS as MESSAGES
 from vectors.model import Json
 from wgpy.protocol import tai64n

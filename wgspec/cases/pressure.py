@@ -9,8 +9,8 @@ burst grows until a cookie is demanded.
 from __future__ import annotations
 
 from wgspec import wire
-from wgspec.case import Mismatch, check
 from wgspec.cases.common import garbage_initiation
+from wgspec.check import Mismatch, check
 from wgspec.lab import Lab
 from wgspec.noise import RIGHT, Handshake, Wrong
 from wgspec.peer import Peer

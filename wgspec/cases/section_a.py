@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from wgspec.case import case, check
+from wgspec.case import case
 from wgspec.cases.common import LOW_ORDER, flip_field, refused_initiations, set_byte
 from wgspec.cases.pressure import Pressure
+from wgspec.check import check
 from wgspec.lab import Lab, listed
 from wgspec.noise import Wrong, finish
 from wgspec.primitives import public_key

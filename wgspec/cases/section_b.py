@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from wgspec.case import Mismatch, case, check
+from wgspec.case import case
 from wgspec.cases.common import LOW_ORDER, collect_initiations, flip_field, gaps, in_time
+from wgspec.check import Mismatch, check
 from wgspec.lab import Lab, listed
 from wgspec.noise import Wrong
 from wgspec.peer import Peer, Session

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from wgspec.case import Mismatch, case, check
+from wgspec.case import case
 from wgspec.cases.common import flip_field
+from wgspec.check import Mismatch, check
 from wgspec.lab import Lab
 from wgspec.noise import Wrong
 from wgspec.target import Capability

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from wgspec import wire
-from wgspec.case import case, check
+from wgspec.case import case
 from wgspec.cases.pressure import Pressure
+from wgspec.check import check
 from wgspec.lab import Lab
 from wgspec.noise import RIGHT, Handshake, Wrong
 from wgspec.peer import Peer

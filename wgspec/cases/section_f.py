@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from wgspec.case import Mismatch, case, check
+from wgspec.case import case
 from wgspec.cases.common import gaps, in_time
+from wgspec.check import Mismatch, check
 from wgspec.inner import Inner
 from wgspec.lab import Lab
 from wgspec.peer import Peer, Session

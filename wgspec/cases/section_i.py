@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from wgspec import wire
-from wgspec.case import Mismatch, case, check
+from wgspec.case import case
 from wgspec.cases.common import garbage_initiation
+from wgspec.check import Mismatch, check
 from wgspec.lab import Lab, listed
 from wgspec.peer import Peer, Session
 from wgspec.primitives import public_key
