@@ -314,7 +314,7 @@ async def record(
             conversations.append(head | found)
     finally:
         await target.close()
-    peer = f"{target.name} ({target.version})" if target.version else target.name
+    peer = target.version or target.name
     return {
         "version": VERSION,
         "name": target.name,

@@ -16,7 +16,7 @@ from wgspec.case import COSTS, IMPLEMENTATIONS, LEVELS, PROFILES, SECTIONS, Case
 from wgspec.cases import all_cases
 from wgspec.cli_grid import grid_command
 from wgspec.cli_matrix import matrix_command
-from wgspec.options import json_option, report_option
+from wgspec.options import file_option, folder_option, json_option, report_option
 from wgspec.run import Choose, Run, chosen_cases, differences, expected_of_build, run
 from wgspec.runner import Options, exit_status
 from wgspec.target import Target, Unavailable
@@ -85,12 +85,10 @@ def _sut_help() -> str:
 @click.option("--expected", metavar="FILE|none",
               help="Known differences of this build. Default: those known of the version that "
                    "the target says it is.")  # fmt: skip
-@click.option("--write-expected", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Record this build's differences, for --expected.")  # fmt: skip
+@file_option("--write-expected", help="Record this build's differences, for --expected.")
 @json_option
 @report_option(*report.FORMATS)
-@click.option("--captures", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Write a capture of every case, with its keys.")  # fmt: skip
+@folder_option("--captures", help="Write a capture of every case, with its keys.")
 @click.option("--dry-run", is_flag=True, help="Show what would run.")
 def run_command(
     sut: str,

@@ -11,7 +11,7 @@ import click
 
 from wgspec import matrix, report, targets, terminal, verdict
 from wgspec.case import PROFILES
-from wgspec.options import json_option, write_file
+from wgspec.options import file_option, folder_option, json_option, write_file
 from wgspec.run import chosen_cases, run
 from wgspec.runner import Options
 from wgspec.target import Unavailable
@@ -25,10 +25,9 @@ from wgspec.target import Unavailable
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="quick", show_default=True,
               help="For the targets that are run.")  # fmt: skip
 @click.option("--seed", type=int, help="For the targets that are run.")
-@click.option("--save", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Keep the results of the targets that are run.")  # fmt: skip
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
-              default=Path("out/wgspec-matrix.html"), show_default=True)  # fmt: skip
+@folder_option("--save", help="Keep the results of the targets that are run.")
+@file_option("--output", default=Path("out/wgspec-matrix.html"), show_default=True,
+             help="The page.")  # fmt: skip
 @json_option
 def matrix_command(
     files: tuple[Path, ...],
@@ -39,7 +38,7 @@ def matrix_command(
     output: Path,
     as_json: bool,
 ) -> None:
-    """Put the results of all targets on one page.
+    """Show the results of all targets on one page.
 
     Requirements by section, verdicts that open to transcript and capture.  From saved RESULTS
     (`--report FILE.json` of `wgpy spec run` and `wgpy spec grid`), and from targets run now:

@@ -19,6 +19,38 @@ def json_option(function: _F) -> _F:
     )
 
 
+def _cannot_be_written(path: Path, *, folder: bool = False) -> bool:
+    """Whether a file (or folder) certainly cannot be made there."""
+    nearest = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if nearest == path.absolute():
+        return nearest.is_dir() != folder or not os.access(nearest, os.W_OK)
+    return not nearest.is_dir() or not os.access(nearest, os.W_OK)
+
+
+def _checked_file(_context: object, _parameter: object, path: Path | None) -> Path | None:
+    if path is not None and _cannot_be_written(path):
+        raise click.BadParameter(f"{path}: cannot be written")
+    return path
+
+
+def _checked_folder(_context: object, _parameter: object, path: Path | None) -> Path | None:
+    if path is not None and _cannot_be_written(path, folder=True):
+        raise click.BadParameter(f"{path}: cannot be a folder to write to")
+    return path
+
+
+def file_option(*names: str, **more: Any) -> Callable[[_F], _F]:
+    """An option for a file to write; one that cannot be written is refused before any work."""
+    kind = click.Path(path_type=Path)
+    return click.option(*names, type=kind, callback=_checked_file, metavar="FILE", **more)
+
+
+def folder_option(*names: str, **more: Any) -> Callable[[_F], _F]:
+    """The same for a folder to write to."""
+    kind = click.Path(path_type=Path)
+    return click.option(*names, type=kind, callback=_checked_folder, metavar="FOLDER", **more)
+
+
 def report_option(*formats: str) -> Callable[[_F], _F]:
     """`--report FILE`, which may be repeated, as parameter ``reports``: a tuple of paths.
 
@@ -33,8 +65,7 @@ def report_option(*formats: str) -> Callable[[_F], _F]:
         for path in paths:
             if path.suffix not in known:
                 raise click.BadParameter(f"{path}: the name must end in {' or '.join(known)}")
-            folder = next(p for p in path.absolute().parents if p.exists())
-            if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            if _cannot_be_written(path):
                 raise click.BadParameter(f"{path}: cannot be written")
         return paths
 

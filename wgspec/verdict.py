@@ -141,6 +141,7 @@ def write(path: Path, version: str, differences: Mapping[str, Expectation]) -> N
         for key in ("match", "reason", "source"):
             if value := getattr(difference, key):
                 lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines))
 
 

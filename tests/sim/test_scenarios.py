@@ -38,7 +38,8 @@ def test_all_backends_tell_the_same_story(name: str) -> None:
         backends = ["openssl", "sodium"]
     else:
         backends = ["openssl", "sodium", "reference"]
-    lines = [list(play(SCENARIOS[name], Setting(crypto=b)).run.world.trace.lines()) for b in backends]
+    outcomes = [play(SCENARIOS[name], Setting(crypto=b)) for b in backends]
+    lines = [list(outcome.run.world.trace.lines()) for outcome in outcomes]
     assert all(other == lines[0] for other in lines[1:])
 
 
@@ -54,7 +55,8 @@ def test_checks_follow_the_parameters(name: str) -> None:
 
 def test_a_check_can_fail() -> None:
     """With a window of one packet, reordering loses packets, and the scenario says so."""
-    outcome = play(SCENARIOS["reorder"], Setting(parameters=replace(DEFAULT_PARAMETERS, replay_window=1)))
+    parameters = replace(DEFAULT_PARAMETERS, replay_window=1)
+    outcome = play(SCENARIOS["reorder"], Setting(parameters=parameters))
     assert not outcome.passed
 
 
