@@ -40,7 +40,7 @@ def _rows(way: str, fields: Json) -> Iterator[str]:
 def _form(field: Json) -> str:
     """`32 bytes`, `list of decimal string`, `hex or null`."""
     if "$ref" in field:
-        name = field["$ref"].rpartition("/")[2]
+        name: str = field["$ref"].rpartition("/")[2]
         return _FORMS.get(name, name)
     if "anyOf" in field:
         return " or ".join(_form(choice) for choice in field["anyOf"])

@@ -231,7 +231,7 @@ async def _roam(talk: Conversation) -> None:
 
 
 async def _keepalive(talk: Conversation) -> None:
-    """We answer its data after our (short) timeout; where it can, it keeps alive by itself."""
+    """We answer its data after our (short) timeout; where it can, it sends keepalives too."""
     await talk.configure(we_know=True, keepalive=2)
     await talk.we_send()
     await talk.they_send()

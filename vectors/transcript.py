@@ -91,7 +91,7 @@ class Player:
 
 
 class _Draws:
-    """Entropy out of a file; a draw that was not recorded is an error."""
+    """Entropy from a file; a draw that was not recorded is an error."""
 
     def __init__(self) -> None:
         self.left: list[bytes] = []

@@ -80,7 +80,7 @@ def token_of(data: bytes) -> bytes | None:
 
 
 def length(data: bytes) -> int:
-    """The length that the IP header claims; 0 when it is no IP packet."""
+    """The length that the IP header claims; 0 when it is not an IP packet."""
     if len(data) >= 20 and data[0] >> 4 == 4:
         return int.from_bytes(data[2:4], "big")
     if len(data) >= 40 and data[0] >> 4 == 6:

@@ -119,7 +119,7 @@ def test_one_flipped_bit_anywhere_is_noticed(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_flip_in_what_is_expected_fails_even_with_a_new_digest(name: str) -> None:
-    """The digest is no crutch: the values themselves are checked."""
+    """The digest alone does not protect them: the values themselves are checked."""
     original, dice = document(name), random.Random(name)
     expected = [
         ("groups", *path)

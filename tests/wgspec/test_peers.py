@@ -1,4 +1,4 @@
-"""Targets that are no program with a UAPI socket: boringtun, the kernel in a micro-VM, and
+"""Targets that are not a program with a UAPI socket: boringtun, the kernel in a micro-VM, and
 a device that one may only talk to; and two instances that talk to each other."""
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_a_device_that_one_may_only_talk_to(lab, tmp_path: Path) -> None:
     # Nothing that would lock the peer out, floods the device or looks into it.
     for case in ("R-35", "R-43", "R-60", "R-88"):
         assert verdicts[case] == "UNSUPPORTED"
-    # A second run: the timestamps of the first are no obstacle.
+    # A second run: the timestamps of the first do not matter.
     assert set(judge("R-01", "R-34").values()) == {"PASS"}
 
 

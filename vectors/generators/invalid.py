@@ -122,7 +122,7 @@ def _transport_faults(draw: SeededEntropy) -> Iterator[Wish]:
         inputs = _inputs(draw, "transport", counter=str(counter))
         yield Wish(f"counter {counter}", inputs, "invalid", ("CounterLimit",))
     inner = {
-        "inner packet is no IP": "00" * 28,
+        "inner packet is not IP": "00" * 28,
         "inner version is 5": "55" + _PACKET[2:],
         "inner length is more than there is": _PACKET[:4] + "0400" + _PACKET[8:],
         "inner length is less than its header": _PACKET[:4] + "0013" + _PACKET[8:],

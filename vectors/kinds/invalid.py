@@ -7,7 +7,7 @@
   resign      recompute mac1 after the mutations, so that the fault lies deeper
   deliveries  1, or 2 for a replay (the second one must be refused)
   reflect     deliver the victim's own message instead
-The expected `check` names what refuses it, in words of no implementation.
+The expected `check` names what refuses it, in words that belong to no implementation.
 """
 
 from __future__ import annotations

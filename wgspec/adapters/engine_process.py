@@ -5,7 +5,7 @@ program (`python -P -m wgspec.adapters.engine_process`) by `wgspec.targets.engin
 
 Requests: `{"op": …, "id": engine, "now": ns, …}` with op
 
-* `version`, which `id` and `now` do not matter for;
+* `version`, where `id` and `now` do not matter;
 * `new` (`wall`: ns since 1970), `drop`;
 * `set` (`text`: UAPI), `get`;
 * `receive` (`datagrams`: [[hex, source, to], …]), `send` (`packets`: [hex, …]);

@@ -43,7 +43,7 @@ class Pressure:
         lab.need(Capability.LOAD)
         host = lab.instance.hosts - 1
         port = await lab.port(host=host)
-        port.on_arrival = None  # thousands of replies are no use in a transcript
+        port.on_arrival = None  # thousands of replies are of no use in a transcript
         return cls(lab, port)
 
     async def press(self) -> None:

@@ -203,8 +203,8 @@ async def rotation(lab: Lab) -> None:
     level="M",
     cost="s",
     paper="5.3",
-    text="Roles are free: the former responder can initiate the next handshake, and the other way "
-    "round.",
+    text="Roles are independent: the former responder can initiate the next handshake, and the "
+    "other way round.",
     needs=[IN, OUT],
 )
 async def roles(lab: Lab) -> None:

@@ -40,7 +40,7 @@ async def _data_then_keepalive(peer: Peer, session: Session) -> None:
     level="M",
     cost="s",
     paper="6.5",
-    text="Data that the target has nothing to answer to is followed by one keepalive, 10 s later.",
+    text="Data that the target does not answer with data is followed by one keepalive, 10 s later.",
 )
 async def keepalive(lab: Lab) -> None:
     peer = await lab.peer()

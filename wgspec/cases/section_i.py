@@ -88,7 +88,7 @@ async def new_psk(lab: Lab) -> None:
     cost="q",
     paper="2",
     text="A removed peer is met with silence at once, its session too; added again, its timestamps "
-    "start anew.",
+    "are forgotten.",
     needs=[IN, CONFIGURE],
 )
 async def removed_peer(lab: Lab) -> None:
@@ -251,8 +251,8 @@ async def flood(lab: Lab) -> None:
     level="D",
     cost="s",
     paper="2",
-    text="Configuration of unusual size is taken and told back whole: 130,560 allowed IPs of one "
-    "peer, 40 peers with 52 each, 29 peers without any.",
+    text="Configuration of unusual size is accepted and reported complete: 130,560 allowed IPs of "
+    "one peer, 40 peers with 52 each, 29 peers without any.",
     needs=[Capability.UAPI, Capability.STATE, CONFIGURE],
     fresh=True,
 )

@@ -83,7 +83,7 @@ def _own_address(device: Address) -> str:
         try:
             probe.connect(device)
         except OSError as error:
-            raise Unavailable(f"there is no way to {device}: {error}") from error
+            raise Unavailable(f"there is no route to {device}: {error}") from error
         return str(probe.getsockname()[0])
 
 
