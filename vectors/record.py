@@ -32,7 +32,7 @@ TRIES = 6
 
 
 class RecordingFailed(Exception):
-    """The conversation did not go as the scenario wants; the text says where."""
+    """The conversation differs from the scenario; the text says where."""
 
 
 class Conversation:

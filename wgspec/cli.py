@@ -112,7 +112,8 @@ def run_command(
         target, choose = targets.make(sut), _choice(expected)
     except (Unavailable, verdict.BadExpectations) as error:
         raise click.ClickException(str(error)) from error
-    options = Options(sut, profile, ids, secrets.randbelow(10**6) if seed is None else seed, strict)
+    chosen_seed = secrets.randbelow(10**6) if seed is None else seed
+    options = Options(sut, profile, ids, chosen_seed, strict, expected or "")
     cases = chosen_cases(target, options)
     if not cases:
         click.echo(f"no case matches {' '.join(ids) or profile}", err=True)

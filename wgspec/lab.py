@@ -68,11 +68,11 @@ class Lab:
         return self.instance.early
 
     def quiet(self) -> float:
-        """How long silence is listened to: several times the slowest genuine reply."""
+        """How long to listen before silence is believed: several times the slowest genuine reply."""
         return min(QUIET_MOST, max(QUIET_LEAST, 6 * self.instance.reply_time))
 
     def measured(self, seconds: float) -> None:
-        """A genuine reply took this long."""
+        """Note how long a genuine reply took."""
         self.instance.reply_time = max(self.instance.reply_time, seconds)
 
     # Records.
@@ -207,7 +207,7 @@ class Lab:
         return twin
 
     async def endpoint_of(self, peer: Peer) -> Address | None:
-        """Where the target thinks the peer is."""
+        """The peer's endpoint as the target knows it."""
         self.need(Capability.STATE)
         state = (await self.instance.state()).peer(peer.public)
         check(state is not None, "the peer in the target's state", "no such peer")

@@ -42,6 +42,8 @@ class Run:
         """Which expected results were used, as a sentence."""
         if self.options.strict:
             return "--strict: every difference fails the run, known or not"
+        if self.options.expected == "none":
+            return "--expected none: every failure fails the run"
         build = self.version or "a build that does not say what it is"
         if self.expected is None:
             return f"no expected results for {build}: every failure fails the run"

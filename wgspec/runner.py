@@ -57,6 +57,8 @@ class Options:
     ids: tuple[str, ...] = ()
     seed: int = 1
     strict: bool = False
+    expected: str = ""
+    """`--expected` as it was given: a file, none, or nothing."""
     progress: Callable[[Result], None] = lambda _: None
 
     @property
@@ -97,7 +99,8 @@ def left_out(cases: Iterable[Case], options: Options, *, virtual: bool) -> list[
 
 def repeat_command(options: Options, case: Case) -> str:
     """The line that runs just this case again."""
-    return f"wgpy spec run --sut {shlex.quote(options.shown_sut)} {case.id} --seed {options.seed}"
+    line = f"wgpy spec run --sut {shlex.quote(options.shown_sut)} {case.id} --seed {options.seed}"
+    return f"{line} --expected {shlex.quote(options.expected)}" if options.expected else line
 
 
 class Runner:

@@ -146,7 +146,7 @@ def test_planted_faults_are_tried_without_the_current_folder(hostile: Path) -> N
 
 
 def test_every_python_child_is_started_without_the_current_folder() -> None:
-    """`-P` stands wherever the interpreter is started: `python -m` looks here first."""
+    """Wherever the interpreter is started it gets `-P`: `python -m` would look here first."""
     for package in ("wgspec", "vectors", "tests/mutants"):
         for path in Path(__file__).parents[2].joinpath(package).rglob("*.py"):
             for line in path.read_text().splitlines():

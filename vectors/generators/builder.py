@@ -1,4 +1,4 @@
-"""What a generator uses: it wishes for vectors, the builder computes what is expected."""
+"""What a generator uses: it states inputs, the builder computes what is expected."""
 
 from __future__ import annotations
 

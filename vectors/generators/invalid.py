@@ -53,7 +53,7 @@ def _inputs(draw: SeededEntropy, kind: str, **more: object) -> Json:
 
 
 def _field_faults(draw: SeededEntropy, kind: str) -> Iterator[Wish]:
-    """The first and last bit of each field, with mac1 made right again."""
+    """The first and last bit of each field, with mac1 computed again."""
     signed = kind in ("initiation", "response")
     for name, (offset, size) in _FIELDS[kind].items():
         for place, data in ((offset, "01"), (offset + size - 1, "80")):
