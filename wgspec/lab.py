@@ -68,7 +68,7 @@ class Lab:
         return self.instance.early
 
     def quiet(self) -> float:
-        """How long to listen before silence is believed: several times the slowest genuine reply."""
+        """How long to listen before silence is believed: several times the slowest reply."""
         return min(QUIET_MOST, max(QUIET_LEAST, 6 * self.instance.reply_time))
 
     def measured(self, seconds: float) -> None:
