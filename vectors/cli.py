@@ -1,4 +1,4 @@
-"""`wgpy vectors`: generate the files and verify them."""
+"""`wgpy vectors`: machine-readable test vectors for WireGuard."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import asyncio
 import json
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.progress import track
 
-from vectors.generators import catalogue, file
+from vectors.generators import file
+from vectors.generators.catalogue import FILES
 from vectors.model import DATA, VectorFileError, load
 from vectors.transcript import (
     TRANSCRIPTS,
@@ -22,10 +24,38 @@ from vectors.transcript import (
     verify_transcript,
 )
 from vectors.verify import Failure, verify_file
+from wgpy.cli.common import echo_json, json_option
 from wgpy.protocol.crypto import BACKENDS
 
 SEED = 1
 PEERS = ("wireguard-go", "microvm 6.1", "microvm 6.12", "boringtun")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _made(_context: object, _parameter: object, folder: Path) -> Path:
+    """The folder, made now: nobody waits for a recording that cannot be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.BadParameter(f"{folder}: {error.strerror}") from error
+    return folder
+
+
+def _output_option(default: Path) -> Callable[[_F], _F]:
+    return click.option(
+        "--output", type=click.Path(path_type=Path), default=default, callback=_made,
+        metavar="FOLDER", help="Where the files go (default: the project's own folder).",
+    )  # fmt: skip
+
+
+def _write(folder: Path, name: str, text: str) -> Path:
+    """The file's path; an error is said in a line."""
+    path = folder / f"{name}.json"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from error
+    return path
 
 
 @click.group()
@@ -42,16 +72,19 @@ def vectors() -> None:
     multiple=True,
     help="Only this backend (default: all three).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result for machines.")
+@json_option
 def verify(files: tuple[Path, ...], backends: tuple[str, ...], as_json: bool) -> None:
-    """Compute every vector of FILES (default: all) again and compare."""
-    console = Console(stderr=True)
+    """Compute every vector again and compare.
+
+    FILES are vector files or transcripts; without them, all files of the project.  Exit
+    status 1 when a vector does not fit.
+    """
     paths = files or (*sorted(DATA.glob("*.json")), *sorted(TRANSCRIPTS.glob("*.json")))
     if not paths:
         raise click.ClickException(f"no vector files in {DATA}: run `wgpy vectors generate`")
     failures: list[Failure] = []
     count = 0
-    for path in track(paths, "verifying", console=console, disable=as_json):
+    for path in track(paths, "verifying", console=Console(stderr=True), disable=as_json):
         try:
             checked, failed = _verify(path, backends or BACKENDS)
         except VectorFileError as error:
@@ -60,13 +93,12 @@ def verify(files: tuple[Path, ...], backends: tuple[str, ...], as_json: bool) ->
         count += checked
         failures += failed
     if as_json:
-        document = {"checked": count, "failures": [f._asdict() for f in failures]}
-        click.echo(json.dumps(document, indent=2))
+        echo_json({"checked": count, "failures": [f._asdict() for f in failures]})
     else:
         for failure in failures:
-            console.print(f"[red]FAIL[/] {failure}", highlight=False)
+            click.echo(f"{click.style('FAIL', fg='red')} {failure}")
         colour = "red" if failures else "green"
-        console.print(f"[{colour}]{count} checks, {len(failures)} failed")
+        click.secho(f"{count} checks, {len(failures)} failed", fg=colour)
     sys.exit(1 if failures else 0)
 
 
@@ -93,54 +125,78 @@ def _verify(path: Path, backends: Iterable[str]) -> tuple[int, list[Failure]]:
 
 @vectors.command("record")
 @click.argument("suts", metavar="[TARGET…]", nargs=-1)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=TRANSCRIPTS,
-    help="Folder for the files (default: the project's own).",
-)
-def record_command(suts: tuple[str, ...], output: Path) -> None:
-    """Record transcripts with real peers: wgspec's TARGETs (default: wireguard-go, Linux 6.1
-    and 6.12 in a micro-VM, boringtun).  Needs root.  Other keys every time."""
-    from vectors.record import RecordingFailed, record
-    from wgspec import targets
+@_output_option(TRANSCRIPTS)
+@json_option
+def record_command(suts: tuple[str, ...], output: Path, as_json: bool) -> None:
+    """Record transcripts with real peers.
+
+    TARGETs are those of `wgpy spec run` (default: wireguard-go, Linux 6.1 and 6.12 in a
+    micro-VM, boringtun).  Needs root.  The keys are different every time.
+    """
     from wgspec.target import Unavailable
 
-    output.mkdir(parents=True, exist_ok=True)
+    written = []
     for sut in suts or PEERS:
-        click.echo(f"recording with {sut}")
-        command = f"wgpy vectors record {shlex.quote(sut)}"
+        click.echo(f"recording with {sut}", err=True)
         try:
-            target = targets.make(sut)
-            document = asyncio.run(record(target, command, lambda text: click.echo(f"  {text}")))
-        except (Unavailable, RecordingFailed) as error:
+            document = _recorded(sut)
+        except Unavailable as error:
             raise click.ClickException(f"{sut}: {error}") from error
-        path = output / f"{document['name']}.json"
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        click.echo(f"{path}: {len(document['conversations'])} conversations")
+        path = _write(output, document["name"], json.dumps(document, indent=1) + "\n")
+        count = len(document["conversations"])
+        written.append({"file": str(path), "conversations": count})
+        if not as_json:
+            click.echo(f"{path}: {count} conversations")
+    if as_json:
+        echo_json(written)
+
+
+def _recorded(sut: str) -> dict[str, Any]:
+    """One target's transcript; raises `Unavailable`, and click's error when it goes wrong."""
+    from vectors.record import RecordingFailed, record
+    from wgspec import targets
+
+    command = f"wgpy vectors record {shlex.quote(sut)}"
+    target = targets.make(sut)
+    try:
+        return asyncio.run(record(target, command, lambda text: click.echo(f"  {text}", err=True)))
+    except RecordingFailed as error:
+        raise click.ClickException(f"{sut}: {error}") from error
 
 
 @vectors.command()
-@click.argument("names", nargs=-1, type=click.Choice(sorted(catalogue.FILES)))
+@click.argument("names", nargs=-1, type=click.Choice(sorted(FILES)))
 @click.option("--seed", default=SEED, show_default=True, help="Another seed, other vectors.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DATA,
-    help="Folder for the files (default: the project's own).",
-)
-def generate(names: tuple[str, ...], seed: int, output: Path) -> None:
-    """Write the files NAMES (default: all); the same seed gives the same bytes."""
-    output.mkdir(parents=True, exist_ok=True)
-    for name in names or sorted(catalogue.FILES):
+@_output_option(DATA)
+@json_option
+def generate(names: tuple[str, ...], seed: int, output: Path, as_json: bool) -> None:
+    """Write vector files.
+
+    All of them, or those with these NAMES; the same seed gives the same bytes.
+    """
+    written = []
+    for name in names or sorted(FILES):
         vector_file = file(name, seed)
-        path = output / f"{name}.json"
-        path.write_text(vector_file.dump(), encoding="utf-8")
-        click.echo(f"{path}: {sum(1 for _ in vector_file.tests())} vectors")
+        path = _write(output, name, vector_file.dump())
+        count = sum(1 for _ in vector_file.tests())
+        written.append({"file": str(path), "vectors": count})
+        if not as_json:
+            click.echo(f"{path}: {count} vectors")
+    if as_json:
+        echo_json(written)
 
 
 @vectors.command("list")
-def list_files() -> None:
-    """What each file holds and who verified it."""
-    for name, entry in catalogue.FILES.items():
+@json_option
+def list_files(as_json: bool) -> None:
+    """Show what each file holds and who verified it."""
+    if as_json:
+        echo_json(
+            [
+                {"name": name, "holds": entry.description, "also_verified_by": entry.second}
+                for name, entry in FILES.items()
+            ]
+        )
+        return
+    for name, entry in FILES.items():
         click.echo(f"{name:12} {entry.description}; also verified by {entry.second}")

@@ -1,7 +1,7 @@
 """A vector file as values, its canonical bytes, and reading it with clear errors.
 
 `Test.inputs` and `Test.expected` are JSON objects; byte strings are hex.  The digest
-covers all groups, so that not one bit of a file can change unnoticed.
+covers all groups, so that no bit of a file can change unnoticed.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ TRIES = 6
 
 
 class RecordingFailed(Exception):
-    """The conversation did not go as the scenario wants; the text says where."""
+    """The conversation differs from the scenario; the text says where."""
 
 
 class Conversation:
@@ -231,7 +231,7 @@ async def _roam(talk: Conversation) -> None:
 
 
 async def _keepalive(talk: Conversation) -> None:
-    """We answer its data after our (short) timeout; where it can, it keeps alive by itself."""
+    """We answer its data after our (short) timeout; where it can, it sends keepalives too."""
     await talk.configure(we_know=True, keepalive=2)
     await talk.we_send()
     await talk.they_send()
@@ -314,7 +314,7 @@ async def record(
             conversations.append(head | found)
     finally:
         await target.close()
-    peer = f"{target.name} ({target.version})" if target.version else target.name
+    peer = target.version or target.name
     return {
         "version": VERSION,
         "name": target.name,

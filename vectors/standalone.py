@@ -3,7 +3,7 @@
 
     python3 standalone.py vectors/data/*.json
 
-Written from the whitepaper, apart from wgpy, to be read beside it.  Each function
+Written from the whitepaper, independently of wgpy, to be read beside it.  Each function
 named after a kind computes `expected` from `inputs`; `main` compares.
 """
 

@@ -91,7 +91,7 @@ class Player:
 
 
 class _Draws:
-    """Entropy out of a file; a draw that was not recorded is an error."""
+    """Entropy from a file; a draw that was not recorded is an error."""
 
     def __init__(self) -> None:
         self.left: list[bytes] = []
@@ -172,7 +172,7 @@ def load_transcript(path: Path) -> Json:
 
 
 def is_transcript(path: Path) -> bool:
-    """Whether a file claims to be a transcript (a broken file: where it lies decides)."""
+    """Whether a file claims to be a transcript (for a broken file its folder decides)."""
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vectors.kinds import kinds
+from vectors.kinds import KINDS
 from vectors.model import Test, VectorFile
 from wgpy.protocol.crypto import backend
 
@@ -25,10 +25,10 @@ class Failure(NamedTuple):
 
 def verify_file(vector_file: VectorFile, crypto_name: str) -> list[Failure]:
     """All vectors of a loaded file on one backend; empty when all fit."""
-    crypto, computers = backend(crypto_name), kinds()
+    crypto = backend(crypto_name)
     failures = []
     for group, test in vector_file.tests():
-        compute = computers.get(group.kind)
+        compute = KINDS.get(group.kind)
         if compute is None:
             problems = iter([f"unknown kind {group.kind!r}"])
         else:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from wgspec.lab import Lab
 from wgspec.target import Capability
 
-if TYPE_CHECKING:
-    from wgspec.lab import Lab
-
-Body = Callable[["Lab"], Awaitable[None]]
+Body = Callable[[Lab], Awaitable[None]]
 
 SECTIONS: Final = {
     "A": "Wire format and silence",
@@ -44,21 +42,6 @@ IMPLEMENTATIONS: Final = {
 }
 COSTS: Final = {"q": "under 2 s", "s": "up to 30 s", "l": "over 30 s"}
 PROFILES: Final = {"quick": "q", "full": "qs", "long": "qsl"}
-
-
-class Mismatch(Exception):
-    """The target did not do what the requirement says."""
-
-    def __init__(self, expected: str, actual: str) -> None:
-        super().__init__(f"expected {expected}; got {actual}")
-        self.expected = expected
-        self.actual = actual
-
-
-def check(condition: bool, expected: str, actual: str) -> None:
-    """Raise `Mismatch` unless the condition holds."""
-    if not condition:
-        raise Mismatch(expected, actual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +98,3 @@ def case(
         return body
 
     return register
-
-
-def all_cases() -> list[Case]:
-    """Every requirement in order of its number."""
-    import wgspec.cases  # noqa: F401 - fills the registry
-
-    return sorted(REGISTRY.values(), key=lambda c: c.number)

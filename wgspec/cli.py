@@ -1,4 +1,4 @@
-"""`wgpy spec`: list the requirements and run them against a target."""
+"""`wgpy spec`: test any WireGuard against the whitepaper, from outside."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from wgspec import mutants, report, targets, verdict
-from wgspec.case import COSTS, IMPLEMENTATIONS, LEVELS, PROFILES, SECTIONS, Case, all_cases
+from wgspec import report, targets, terminal, verdict
+from wgspec.case import COSTS, IMPLEMENTATIONS, LEVELS, PROFILES, SECTIONS, Case
+from wgspec.cases import all_cases
 from wgspec.cli_grid import grid_command
 from wgspec.cli_matrix import matrix_command
-from wgspec.runner import Options, Result, Runner, exit_status, left_out, select
+from wgspec.options import file_option, folder_option, json_option, report_option
+from wgspec.run import Choose, Run, chosen_cases, differences, expected_of_build, run
+from wgspec.runner import Options, exit_status
 from wgspec.target import Target, Unavailable
 
 NOTHING_MATCHED = 2
@@ -32,27 +34,26 @@ spec.add_command(matrix_command)
 
 
 @spec.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 def list_command(as_json: bool) -> None:
-    """List the requirements: id, level, cost, section, and what is known of implementations."""
+    """List the requirements.
+
+    For each: id, level, cost, section of the whitepaper, and what implementations are
+    known to do.
+    """
     cases = all_cases()
     if as_json:
         click.echo(json.dumps([case_json(c) for c in cases], indent=1))
         return
-    console = Console()
     for letter, title in SECTIONS.items():
-        console.print(f"\n[bold]{letter}. {title}[/bold]")
+        click.secho(f"\n{letter}. {title}", bold=True)
         for case in (c for c in cases if c.section == letter):
-            console.print(
-                f"{case.id:6} {case.level} {case.cost} §{case.paper:7} {case.text}",
-                highlight=False, markup=False, soft_wrap=True,
-            )  # fmt: skip
+            click.echo(f"{case.id:6} {case.level} {case.cost} §{case.paper:7} {case.text}")
             for name, text in case.known.items():
-                line = f"{'':21}known of {name}: {text}"
-                console.print(line, style="dim", markup=False, soft_wrap=True)
+                click.secho(f"{'':21}known of {name}: {text}", dim=True)
     for names in (LEVELS, COSTS, IMPLEMENTATIONS):
         legend = "; ".join(f"{k} {v}" for k, v in names.items())
-        console.print(f"\n{legend}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        click.secho(f"\n{legend}", dim=True)
 
 
 def case_json(case: Case) -> dict[str, Any]:
@@ -81,9 +82,13 @@ def _sut_help() -> str:
 @click.option("--strict", is_flag=True,
               help="Judge informative cases too and excuse nothing.")  # fmt: skip
 @click.option("--seed", type=int, help="Repeat a run's random choices.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--html", "html_folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--expected", metavar="FILE|none",
+              help="Known differences of this build. Default: those known of the version that "
+                   "the target says it is.")  # fmt: skip
+@file_option("--write-expected", help="Record this build's differences, for --expected.")
+@json_option
+@report_option(*report.FORMATS)
+@folder_option("--captures", help="Write a capture of every case, with its keys.")
 @click.option("--dry-run", is_flag=True, help="Show what would run.")
 def run_command(
     sut: str,
@@ -91,123 +96,82 @@ def run_command(
     profile: str,
     strict: bool,
     seed: int | None,
-    json_file: Path | None,
-    junit: Path | None,
-    html_folder: Path | None,
+    expected: str | None,
+    write_expected: Path | None,
+    as_json: bool,
+    reports: tuple[Path, ...],
+    captures: Path | None,
     dry_run: bool,
 ) -> None:
-    """Run cases against a target: a whole profile, or IDS (R-09) and section letters (A).
+    """Run cases against a target.
 
-    Exit status: 0 as expected, 1 a failure or an unexpected pass, 2 nothing to run.
+    A whole profile, or IDS (R-09) and section letters (A).  Exit status: 0 as expected (or
+    recorded with --write-expected), 1 a failure or an unexpected pass, 2 nothing to run.
     """
-    console = Console(stderr=False)
+    try:
+        target, choose = targets.make(sut), _choice(expected)
+    except (Unavailable, verdict.BadExpectations) as error:
+        raise click.ClickException(str(error)) from error
     chosen_seed = secrets.randbelow(10**6) if seed is None else seed
-    options = Options(sut, profile, ids, chosen_seed, strict,
-                      progress=lambda r: report.print_line(console, r))  # fmt: skip
-    target, cases, expectations = _prepare(options)
+    options = Options(sut, profile, ids, chosen_seed, strict, expected or "")
+    cases = chosen_cases(target, options)
     if not cases:
         click.echo(f"no case matches {' '.join(ids) or profile}", err=True)
         raise SystemExit(NOTHING_MATCHED)
     if dry_run:
-        for case in cases:
-            click.echo(f"{case.id:6} {case.text}")
+        _show_plan(cases, as_json)
         return
-    try:
-        results = asyncio.run(Runner(target, options, expectations).run(cases))
-    except Unavailable as error:
-        raise click.ClickException(str(error)) from error
-    results += left_out(all_cases(), options, virtual=target.virtual)
-    results.sort(key=lambda r: r.case.number)
-    _finish(console, results, target, options, html_folder)
-    if json_file is not None:
-        about = {"sut": sut, "version": target.version, "profile": profile}
-        if target.virtual:
-            about["profile"] = "all, in virtual time"
-        report.write_json(json_file, results, target.name, chosen_seed, about)
-    if junit is not None:
-        report.write_junit(junit, results, target.name)
-    raise SystemExit(exit_status(results))
+    finished = _run(target, options, choose, len(cases))
+    for path in reports:
+        report.write(path, finished)
+    _show(finished, as_json, captures)
+    status = exit_status(finished.results)
+    if write_expected is not None:
+        found = differences(finished)
+        verdict.write(write_expected, finished.version, found)
+        click.echo(f"{write_expected}: {len(found)} differences recorded", err=True)
+        status = 0
+    raise SystemExit(status)
 
 
-def _prepare(
-    options: Options,
-) -> tuple[Target, list[Case], dict[str, verdict.Expectation] | None]:
-    cases = all_cases()
+def _choice(expected: str | None) -> Choose:
+    """How `--expected` chooses; raises `BadExpectations`."""
+    if expected is None:
+        return expected_of_build
+    if expected == "none":
+        return lambda _version: None
+    loaded = verdict.load(Path(expected), (case.id for case in all_cases()))
+    return lambda _version: loaded
+
+
+def _show_plan(cases: list[Case], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([case_json(case) for case in cases], indent=1))
+        return
+    for case in cases:
+        click.echo(f"{case.id:6} {case.text}")
+
+
+def _run(target: Target, options: Options, choose: Choose, count: int) -> Run:
     try:
-        target = targets.make(options.sut)
-        expected = verdict.of_target(target.name, frozenset(c.id for c in cases))
+        with terminal.counting(options.shown_sut, count) as progress:
+            return asyncio.run(run(target, options.reporting(progress), choose))
     except (Unavailable, verdict.BadExpectations) as error:
         raise click.ClickException(str(error)) from error
-    return target, select(cases, options, virtual=target.virtual), expected
 
 
-def _finish(
-    console: Console,
-    results: list[Result],
-    target: Target,
-    options: Options,
-    html_folder: Path | None,
-) -> None:
-    """Explain the failures, write the pages, say the sum."""
-    failed = [r for r in results if r.verdict.fails_run]
-    folder = html_folder
-    if failed and folder is None:
-        folder = Path(tempfile.mkdtemp(prefix="wgspec-"))
-    for result in failed:
-        assert folder is not None
-        report.print_failure(console, result, report.write_capture(folder, result, target.name))
-    if html_folder is not None:
-        report.write_html(html_folder, results, target.name)
-    console.print(
-        f"\n{target.name}: {report.summary(results)} (seed {options.seed})",
-        highlight=False, markup=False,
-    )  # fmt: skip
-
-
-@spec.command("mutants")
-@click.argument("names", nargs=-1)
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--list", "list_only", is_flag=True, help="Only show the faults.")
-def mutants_command(
-    names: tuple[str, ...],
-    seed: int,
-    jobs: int,
-    json_file: Path | None,
-    markdown: Path | None,
-    list_only: bool,
-) -> None:
-    """Plant faults in wgpy, one at a time, and show which case catches which.
-
-    Exit status 1 when one is not caught (or a case fails without any).
-    """
-    console = Console(soft_wrap=True, highlight=False)
-    unknown = [name for name in names if name not in mutants.FAULTS]
-    if unknown:
-        raise click.ClickException(f"no such fault: {', '.join(unknown)} (see --list)")
-    if list_only:
-        for fault in mutants.FAULTS.values():
-            console.print(f"{fault.name:26} {fault.what}", markup=False)
+def _show(finished: Run, as_json: bool, captures: Path | None) -> None:
+    """The run on standard output; failures come with captures, wherever they are written."""
+    if captures is not None:
+        for result in finished.results:
+            report.write_capture(captures, result, finished.target)
+    if as_json:
+        click.echo(json.dumps(report.as_json(finished), indent=1))
         return
-    chosen = names or tuple(mutants.FAULTS)
-    if trouble := mutants.trouble_without(chosen, seed):
-        raise click.ClickException(trouble)
-    outcomes = mutants.try_all(
-        chosen, seed=seed, jobs=jobs,
-        progress=lambda outcome: _print_outcome(console, outcome),
-    )  # fmt: skip
-    if json_file is not None:
-        json_file.write_text(json.dumps(mutants.as_json(outcomes), indent=1) + "\n")
-    if markdown is not None:
-        markdown.write_text(mutants.as_markdown(outcomes))
-    missed = [o.fault.name for o in outcomes if not o.caught_by]
-    console.print(f"\n{len(outcomes) - len(missed)} of {len(outcomes)} faults caught")
-    raise SystemExit(1 if missed else 0)
-
-
-def _print_outcome(console: Console, outcome: mutants.Outcome) -> None:
-    caught = ", ".join(outcome.caught_by) or "NOTHING " + outcome.trouble
-    text = f"{outcome.fault.name:26} {outcome.fault.what}\n{'':26} caught by {caught}"
-    console.print(text, markup=False, style="" if outcome.caught_by else "bold red")
+    terminal.print_run(finished)
+    if finished.failed:
+        folder = captures or Path(tempfile.mkdtemp(prefix="wgspec-"))
+        for result in finished.failed:
+            where = report.write_capture(folder, result, finished.target)
+            terminal.print_failure(result, where)
+    terminal.print_sum(finished)

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from wgspec import targets
 from wgspec.grid import DEFAULT, STEPS, Grid, Outcome
+from wgspec.options import json_option, report_option, write_file
 from wgspec.target import Unavailable
 
-STYLES = {"PASS": "green", "FAIL": "bold red", "UNSUPPORTED": "dim"}
+STYLES: dict[str, dict[str, Any]] = {
+    "PASS": {"fg": "green"},
+    "FAIL": {"fg": "red", "bold": True},
+    "UNSUPPORTED": {"dim": True},
+}
 
 
 @click.command("grid")
@@ -26,17 +29,22 @@ STYLES = {"PASS": "green", "FAIL": "bold red", "UNSUPPORTED": "dim"}
 @click.option("--jobs", type=click.IntRange(1), default=8, show_default=True,
               help="Cells at one time (most of a cell is waiting).")  # fmt: skip
 @click.option("--skip", type=click.Choice(STEPS[1:]), multiple=True, help="Leave a step out.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path))
+@json_option
+@report_option("json")
 def grid_command(
-    suts: tuple[str, ...], packets: int, jobs: int, skip: tuple[str, ...], json_file: Path | None
+    suts: tuple[str, ...],
+    packets: int,
+    jobs: int,
+    skip: tuple[str, ...],
+    as_json: bool,
+    reports: tuple[Path, ...],
 ) -> None:
-    """Every TARGET as initiator and responder to every other: handshake, packets each way,
-    roaming, rekey; with and without PSK, over IPv4 and IPv6.
+    """Connect every TARGET to every other.
 
-    Without TARGETs: wireguard-go, wgpy, Linux 6.1 and 6.12, boringtun.  Exit status 1 when
-    a cell fails.
+    Each is initiator and responder: handshake, packets each way, roaming, rekey; with and
+    without PSK, over IPv4 and IPv6.  Without TARGETs: wireguard-go, wgpy, Linux 6.1 and 6.12,
+    boringtun.  Exit status 1 when a cell fails.
     """
-    console = Console(soft_wrap=True, highlight=False)
     try:
         made = [targets.make(sut) for sut in suts or DEFAULT]
         grid = Grid(
@@ -44,7 +52,7 @@ def grid_command(
             packets=packets,
             jobs=jobs,
             steps=[s for s in STEPS if s not in skip],
-            progress=lambda outcome: _print(console, outcome),
+            progress=lambda outcome: _print(outcome, err=as_json),
         )
         if len(grid.targets) < 2:
             raise click.ClickException("a grid needs two different targets")
@@ -52,28 +60,39 @@ def grid_command(
     except Unavailable as error:
         raise click.ClickException(str(error)) from error
     versions = {target.name: target.version for target in made}
-    if json_file is not None:
-        json_file.write_text(json.dumps(as_json(outcomes, versions, packets), indent=1) + "\n")
-    console.print(table(outcomes))
+    document = json.dumps(grid_json(outcomes, versions, packets), indent=1)
+    for path in reports:
+        write_file(path, document + "\n")
+    if as_json:
+        click.echo(document)
+    else:
+        _print_sum(outcomes)
+    raise SystemExit(1 if any(outcome.verdict == "FAIL" for outcome in outcomes) else 0)
+
+
+def _print_sum(outcomes: list[Outcome]) -> None:
+    click.echo()
+    for line in table(outcomes):
+        click.echo(line)
     counts = Counter(outcome.verdict for outcome in outcomes)
-    console.print(", ".join(f"{counts[v]} {v}" for v in STYLES if counts[v]))
+    click.echo(", ".join(f"{counts[v]} {v}" for v in STYLES if counts[v]))
     for reason in dict.fromkeys(o.reason for o in outcomes if o.verdict == "UNSUPPORTED"):
-        console.print(f"– {reason}", style="dim", markup=False)
-    raise SystemExit(1 if counts["FAIL"] else 0)
+        click.secho(f"– {reason}", dim=True)
 
 
-def _print(console: Console, outcome: Outcome) -> None:
+def _print(outcome: Outcome, *, err: bool) -> None:
     cell = outcome.cell
     where = f" at {outcome.failed}" if outcome.verdict == "FAIL" and outcome.failed else ""
-    console.print(
+    verdict = click.style(outcome.verdict, **STYLES[outcome.verdict])
+    click.echo(
         f"{cell.initiator:>12} -> {cell.responder:12} {cell.variant:9}"
-        f" [{STYLES[outcome.verdict]}]{outcome.verdict}[/]{where} {outcome.seconds:5.1f} s"
-    )
+        f" {verdict}{where} {outcome.seconds:5.1f} s", err=err,
+    )  # fmt: skip
     if outcome.reason:
-        console.print(f"{'':29}{outcome.reason}", style="dim", markup=False)
+        click.secho(f"{'':29}{outcome.reason}", dim=True, err=err)
 
 
-def as_json(outcomes: list[Outcome], versions: dict[str, str], packets: int) -> dict[str, Any]:
+def grid_json(outcomes: list[Outcome], versions: dict[str, str], packets: int) -> dict[str, Any]:
     """The whole grid for machines."""
     return {
         "targets": versions,
@@ -83,24 +102,31 @@ def as_json(outcomes: list[Outcome], versions: dict[str, str], packets: int) -> 
     }
 
 
-def table(outcomes: list[Outcome]) -> Table:
-    """Rows are pairs, columns the variants."""
+def table(outcomes: list[Outcome]) -> list[str]:
+    """A line per pair, a column per variant; as wide as the names are."""
     variants = list(dict.fromkeys(outcome.cell.variant for outcome in outcomes))
-    made = Table(title="initiator → responder", title_justify="left")
-    for heading in ("initiator", "responder", *variants):
-        made.add_column(heading, no_wrap=True)
     rows: dict[tuple[str, str], dict[str, Outcome]] = {}
     for outcome in outcomes:
         cell = outcome.cell
         rows.setdefault((cell.initiator, cell.responder), {})[cell.variant] = outcome
+    first = max(len("initiator"), *(len(initiator) for initiator, _ in rows))
+    second = max(len("responder"), *(len(responder) for _, responder in rows))
+    width = max(len(text) for text in (*variants, *(_text(o) for o in outcomes)))
+    heads = "  ".join(f"{variant:{width}}" for variant in variants)
+    lines = [f"{'initiator':{first}}  {'responder':{second}}  {heads}".rstrip()]
     for (initiator, responder), row in rows.items():
-        cells = [_cell(row[variant]) if variant in row else "" for variant in variants]
-        made.add_row(initiator, responder, *cells)
-    return made
+        cells = "  ".join(_cell(row.get(variant), width) for variant in variants)
+        lines.append(f"{initiator:{first}}  {responder:{second}}  {cells}".rstrip())
+    return lines
 
 
-def _cell(outcome: Outcome) -> str:
-    text = {"FAIL": f"FAIL {outcome.failed}", "UNSUPPORTED": "–"}.get(
+def _text(outcome: Outcome) -> str:
+    return {"FAIL": f"FAIL {outcome.failed}", "UNSUPPORTED": "–"}.get(
         outcome.verdict, outcome.verdict
     )
-    return f"[{STYLES[outcome.verdict]}]{text}[/]"
+
+
+def _cell(outcome: Outcome | None, width: int) -> str:
+    if outcome is None:
+        return " " * width
+    return click.style(f"{_text(outcome):{width}}", **STYLES[outcome.verdict])

@@ -8,11 +8,12 @@ import secrets
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from wgspec import matrix, report, targets, verdict
-from wgspec.case import PROFILES, all_cases
-from wgspec.runner import Options, Runner, left_out, select
+from wgspec import matrix, report, targets, terminal, verdict
+from wgspec.case import PROFILES
+from wgspec.options import file_option, folder_option, json_option, write_file
+from wgspec.run import chosen_cases, run
+from wgspec.runner import Options
 from wgspec.target import Unavailable
 
 
@@ -24,10 +25,10 @@ from wgspec.target import Unavailable
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="quick", show_default=True,
               help="For the targets that are run.")  # fmt: skip
 @click.option("--seed", type=int, help="For the targets that are run.")
-@click.option("--save", type=click.Path(file_okay=False, path_type=Path),
-              help="Keep the results of the targets that are run in this folder.")  # fmt: skip
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
-              default=Path("out/wgspec-matrix.html"), show_default=True)  # fmt: skip
+@folder_option("--save", help="Keep the results of the targets that are run.")
+@file_option("--output", default=Path("out/wgspec-matrix.html"), show_default=True,
+             help="The page.")  # fmt: skip
+@json_option
 def matrix_command(
     files: tuple[Path, ...],
     suts: tuple[str, ...],
@@ -35,14 +36,14 @@ def matrix_command(
     seed: int | None,
     save: Path | None,
     output: Path,
+    as_json: bool,
 ) -> None:
-    """All targets on one page: requirements by section, verdicts that open to transcript and
-    capture.
+    """Show the results of all targets on one page.
 
-    From saved RESULTS (`wgpy spec run --json`, `wgpy spec grid --json`), and from targets run
-    now: those of --sut, or all known ones when neither is given.
+    Requirements by section, verdicts that open to transcript and capture.  From saved RESULTS
+    (`--report FILE.json` of `wgpy spec run` and `wgpy spec grid`), and from targets run now:
+    those of --sut, or all known ones when neither is given.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         documents = [matrix.read(path) for path in files]
     except matrix.BadResults as error:
@@ -50,35 +51,32 @@ def matrix_command(
     chosen = suts or (() if files else matrix.DEFAULT)
     number = secrets.randbelow(10**6) if seed is None else seed
     for sut in chosen:
-        console.print(f"running {sut}", markup=False)
-        try:
-            document = run(Options(sut, profile, (), number))
-        except (Unavailable, verdict.BadExpectations) as error:
-            raise click.ClickException(f"{sut}: {error}") from error
-        console.print(f"  {document['summary']}", markup=False)
+        document = run_now(Options(sut, profile, (), number))
+        click.echo(f"{document['sut']}: {_sum(document)}", err=True)
         if save is not None:
-            save.mkdir(parents=True, exist_ok=True)
             path = save / f"{document['target']}.json"
-            path.write_text(json.dumps(document, indent=1) + "\n")
+            write_file(path, json.dumps(document, indent=1) + "\n")
         documents.append(document)
     runs = [matrix.run_of(d) for d in documents if "results" in d]
     if not runs:
         raise click.ClickException("no results of any target among the files")
-    output.parent.mkdir(parents=True, exist_ok=True)
     text = matrix.page(runs, [d for d in documents if "cells" in d])
-    output.write_text(text)
-    console.print(f"{output}: {len(runs)} targets, {len(text) >> 10} KiB", markup=False)
+    write_file(output, text)
+    click.echo(f"{output}: {len(runs)} targets, {len(text) >> 10} KiB", err=True)
+    if as_json:
+        click.echo(json.dumps(documents, indent=1))
 
 
-def run(options: Options) -> matrix.Json:
-    """One target's results, as `wgpy spec run --json` writes them."""
-    target = targets.make(options.sut)
-    cases = all_cases()
-    expected = verdict.of_target(target.name, frozenset(c.id for c in cases))
-    results = asyncio.run(
-        Runner(target, options, expected).run(select(cases, options, virtual=target.virtual))
-    )
-    results += left_out(cases, options, virtual=target.virtual)
-    profile = "all, in virtual time" if target.virtual else options.profile
-    about = {"sut": options.sut, "version": target.version, "profile": profile}
-    return report.as_json(results, target.name, options.seed, about)
+def _sum(document: matrix.Json) -> str:
+    return ", ".join(f"{count} {name}" for name, count in document["summary"].items() if count)
+
+
+def run_now(options: Options) -> matrix.Json:
+    """One target's results, as `wgpy spec run --json` prints them."""
+    try:
+        target = targets.make(options.sut)
+        with terminal.counting(options.shown_sut, len(chosen_cases(target, options))) as progress:
+            finished = asyncio.run(run(target, options.reporting(progress)))
+    except (Unavailable, verdict.BadExpectations) as error:
+        raise click.ClickException(f"{options.shown_sut}: {error}") from error
+    return report.as_json(finished)

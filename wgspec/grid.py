@@ -144,7 +144,7 @@ class Relay:
         self.astray[end] = 0
 
     def forget(self) -> None:
-        """Start to collect receiver indices anew."""
+        """Forget the receiver indices collected so far."""
         self.receivers = [set(), set()]
 
     def close(self) -> None:

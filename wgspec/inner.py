@@ -1,4 +1,4 @@
-"""Inner packets that can be recognised wherever they come out.
+"""Inner packets that can be recognised at the other end.
 
 Each is a valid UDP datagram (the one kind that every target can take and give) with its own
 source port, so that nothing merges two of them, and an 8-byte token after a magic: a
@@ -57,7 +57,7 @@ def udp_packet(
     tos: int = 0,
     identity: int = 0,
 ) -> bytes:
-    """An IPv4 or IPv6 packet with a UDP datagram, checksums right."""
+    """An IPv4 or IPv6 packet with a UDP datagram, checksums correct."""
     src, dst = ipaddress.ip_address(source), ipaddress.ip_address(destination)
     udp = struct.pack("!HHHH", source_port, destination_port, 8 + len(body), 0) + body
     pseudo = src.packed + dst.packed + struct.pack("!IHBB", len(udp), 0, 0, 17)
@@ -80,7 +80,7 @@ def token_of(data: bytes) -> bytes | None:
 
 
 def length(data: bytes) -> int:
-    """The length that the IP header claims; 0 when it is no IP packet."""
+    """The length that the IP header claims; 0 when it is not an IP packet."""
     if len(data) >= 20 and data[0] >> 4 == 4:
         return int.from_bytes(data[2:4], "big")
     if len(data) >= 40 and data[0] >> 4 == 6:

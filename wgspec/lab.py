@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from random import Random
 
-from wgspec.case import Case, Mismatch, check
+from wgspec.check import Mismatch, check
 from wgspec.inner import Inner, packet, token_of
 from wgspec.peer import NO_PSK, REPLY, Peer
 from wgspec.target import (
@@ -34,10 +34,9 @@ QUIET_LEAST, QUIET_MOST = 0.3, 1.5
 class Lab:
     """Made by the runner for one case; `close` removes what the case added."""
 
-    def __init__(self, instance: Instance, case: Case, seed: int) -> None:
+    def __init__(self, instance: Instance, case_id: str, seed: int) -> None:
         self.instance = instance
-        self.case = case
-        self.rng = Random(f"{seed}:{case.id}")
+        self.rng = Random(f"{seed}:{case_id}")
         self.transcript = Transcript(start=instance.now())
         self.reports: list[str] = []
         self._ports: list[Port] = []
@@ -69,11 +68,11 @@ class Lab:
         return self.instance.early
 
     def quiet(self) -> float:
-        """How long silence is listened to: several times the slowest genuine reply."""
+        """How long to listen before silence is believed: several times the slowest reply."""
         return min(QUIET_MOST, max(QUIET_LEAST, 6 * self.instance.reply_time))
 
     def measured(self, seconds: float) -> None:
-        """A genuine reply took this long."""
+        """Note how long a genuine reply took."""
         self.instance.reply_time = max(self.instance.reply_time, seconds)
 
     # Records.
@@ -208,7 +207,7 @@ class Lab:
         return twin
 
     async def endpoint_of(self, peer: Peer) -> Address | None:
-        """Where the target thinks the peer is."""
+        """The peer's endpoint as the target knows it."""
         self.need(Capability.STATE)
         state = (await self.instance.state()).peer(peer.public)
         check(state is not None, "the peer in the target's state", "no such peer")

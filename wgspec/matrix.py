@@ -1,8 +1,8 @@
 """All targets on one page: rows are requirements, cells verdicts that open to transcript
 and capture.
 
-Fed by the JSON of `wgpy spec run --json` (and of `wgpy spec grid --json`); the page is one
-file without anything to load.
+Made from the JSON of `wgpy spec run --json` (and of `wgpy spec grid --json`); the page is one
+file that loads nothing.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from wgspec.case import LEVELS, SECTIONS, all_cases
-from wgspec.verdict import Verdict
+from wgspec.case import LEVELS, SECTIONS
+from wgspec.cases import all_cases
+from wgspec.report import page as template
+from wgspec.verdict import MEANING, Verdict
 
 Json = dict[str, Any]
 
 DEFAULT = ("wireguard-go", "wgpy", "engine", "microvm 6.1", "microvm 6.12", "boringtun")
-SHOWN = {
-    Verdict.PASS: ("✓", "as required"),
-    Verdict.FAIL: ("✗", "a failure that is not known"),
-    Verdict.XFAIL: ("≠", "a known difference, recorded with its source"),
-    Verdict.XPASS: ("!", "passes against expectation"),
-    Verdict.UNSUPPORTED: ("–", "cannot be judged on this target"),
-    Verdict.SKIPPED: ("·", "left out by the profile"),
+SIGNS = {
+    Verdict.PASS: "✓",
+    Verdict.FAIL: "✗",
+    Verdict.XFAIL: "≠",
+    Verdict.XPASS: "!",
+    Verdict.UNSUPPORTED: "–",
+    Verdict.SKIPPED: "·",
 }
-"""Sign and meaning of each verdict."""
 LINES = 400
 """Transcript lines of one cell."""
 
@@ -40,7 +39,7 @@ class BadResults(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Saved:
     """One target's results as they were saved."""
 
     target: str
@@ -48,6 +47,8 @@ class Run:
     profile: str
     seed: int
     results: dict[str, Json]
+    suite: str = ""
+    date: str = ""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -69,40 +70,40 @@ def read(path: Path) -> Json:
         raise BadResults(f"{path}: {error}") from error
     if not isinstance(document, dict) or not {"results", "cells"} & set(document):
         raise BadResults(
-            f"{path}: no results: make it with `wgpy spec run --json` or `grid --json`"
+            f"{path}: no results: make it with `wgpy spec run --report FILE.json`"
+            " or `wgpy spec grid --report FILE.json`"
         )
     return document
 
 
-def run_of(document: Json) -> Run:
+def run_of(document: Json) -> Saved:
     """A target's run from its document."""
-    return Run(
+    return Saved(
         target=document["target"],
         version=document.get("version", ""),
         profile=document.get("profile", ""),
         seed=document["seed"],
         results={result["id"]: result for result in document["results"]},
+        suite=document.get("suite", ""),
+        date=document.get("date", "")[:10],
     )
 
 
-def page(runs: Sequence[Run], grids: Sequence[Json] = ()) -> str:
+def page(runs: Sequence[Saved], grids: Sequence[Json] = ()) -> str:
     """The whole page."""
-    environment = Environment(
-        loader=PackageLoader("wgspec"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("matrix.html.j2").render(
+    text: str = template("matrix.html.j2").render(
         runs=runs,
         sections=_sections(runs),
-        shown={v.value: {"sign": sign, "text": text} for v, (sign, text) in SHOWN.items()},
+        shown={v.value: {"sign": SIGNS[v], "text": text} for v, text in MEANING.items()},
         levels=LEVELS,
         details=_details(runs),
         grids=[_grid(document) for document in grids],
         total=len(all_cases()),
     )
+    return text
 
 
-def _sections(runs: Sequence[Run]) -> list[Json]:
+def _sections(runs: Sequence[Saved]) -> list[Json]:
     """Sections with rows; a row has one result (or None) per run."""
     out: list[Json] = []
     for letter, title in SECTIONS.items():
@@ -116,7 +117,7 @@ def _sections(runs: Sequence[Run]) -> list[Json]:
     return out
 
 
-def _details(runs: Sequence[Run]) -> list[dict[str, Json]]:
+def _details(runs: Sequence[Saved]) -> list[dict[str, Json]]:
     """What a cell opens to, per run and case."""
     keep = ("verdict", "reason", "expected", "actual", "reports", "repeat", "seconds")
     out: list[dict[str, Json]] = []

@@ -1,7 +1,7 @@
 """Network namespaces for real-time targets: one for the target, one for the tester.
 
 The tester's process stays where it is; sockets are *made* inside a namespace by a thread
-that enters it and then live on anywhere.  Names carry a random prefix; `close` removes them.
+that enters it and can then be used anywhere.  Names carry a random prefix; `close` removes them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Pair:
         return f"10.213.0.{10 + index}" if family == 4 else f"fd21:3:0:{index + 1}::10"
 
     def open(self) -> None:
-        """Make both; on failure nothing stays."""
+        """Make both; on failure nothing is left behind."""
         try:
             self._open()
         except BaseException:

@@ -1,4 +1,4 @@
-"""The handshake of §5.4.2 to §5.4.5, written naively, with a hook at each step to do it wrong.
+"""The handshake of §5.4.2 to §5.4.5, written naively, with a hook at each step to make an error.
 
 Every function works on plain values and keeps nothing.  A builder's `Wrong` lets a case
 replace an input (a timestamp, a key, the PSK) or edit the finished bytes before or after
@@ -27,7 +27,7 @@ Edit = Callable[[bytearray], None]
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """What to do differently from the paper; None does it right.
+    """What to do differently from the paper; None follows the paper.
 
     `edit` changes the message before its MACs, `edit_last` after them; `mac1_for` is the
     public key that mac1 is keyed with; `low_order` is an ephemeral public key whose every

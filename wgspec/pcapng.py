@@ -69,7 +69,7 @@ def capture(transcript: Transcript, comment: str) -> bytes:
         log = ("\n".join(transcript.secrets) + "\n").encode()
         out.append(_block(_SECRETS, struct.pack("<II", _WIREGUARD_KEY_LOG, len(log)) + _pad(log)))
     notes: list[str] = []
-    for entry in transcript.entries:
+    for entry in transcript.ordered():
         if entry.source is None:
             notes.append(entry.text)
             continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wgspec import noise, wire
-from wgspec.case import Mismatch, check
+from wgspec.check import Mismatch, check
 from wgspec.inner import Inner, length
 from wgspec.noise import NO_PSK, RIGHT, Handshake, Keys, Wrong
 from wgspec.primitives import Forged, hash_, mac, open_, public_key, seal, xopen, xseal
@@ -167,7 +167,7 @@ class Peer:
         remote: bytes | None = None,
         wrong: Wrong = RIGHT,
     ) -> Handshake:
-        """Build (not send) an initiation; right but for what `wrong` says."""
+        """Build (not send) an initiation; valid except for what `wrong` says."""
         ephemeral = self.lab.rng.randbytes(32)
         sent = noise.build_initiation(
             self.private,
@@ -188,7 +188,7 @@ class Peer:
             await self.lab.advance(rest)
 
     async def send_initiation(self, sent: Handshake | None = None) -> Handshake:
-        """Send an initiation (a right one by default), not too soon after the last."""
+        """Send an initiation (a valid one by default), not too soon after the last."""
         await self.guard()
         sent = sent or self.initiation()
         self.send(sent.raw)
@@ -197,7 +197,7 @@ class Peer:
         return sent
 
     async def send_initiation_to(self, to: Address) -> Handshake:
-        """Send a right initiation to another address of the target."""
+        """Send a valid initiation to another address of the target."""
         await self.guard()
         sent = self.initiation()
         self.send(sent.raw, to)
@@ -231,7 +231,7 @@ class Peer:
         return Session(keys, sent.sender, message.sender, True, born=self.lab.now())
 
     async def handshake(self, *, confirm: bool = True, allow: Collection[int] = ()) -> Session:
-        """A right handshake with us as the initiator; `confirm` sends a keepalive."""
+        """A valid handshake with us as the initiator; `confirm` sends a keepalive."""
         sent = await self.send_initiation()
         session = await self.expect_response(sent, allow=allow)
         if confirm:
@@ -277,8 +277,8 @@ class Peer:
         return packet
 
     async def session_by_target(self) -> Session:
-        """Make the target initiate (by a packet for us) and answer it, its data too: without
-        that it would think us dead after 15 s (§6.2)."""
+        """Make the target initiate (by a packet for us) and answer it, its data too: otherwise
+        it would think us dead after 15 s (§6.2)."""
         packet = await self.provoke()
         session, plaintext = await self.respond()
         if not plaintext:

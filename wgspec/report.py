@@ -1,38 +1,31 @@
-"""Results for people and machines: the terminal, JSON, JUnit, and a folder of pages.
+"""A run for machines and for the record: JSON, JUnit XML, one HTML page, captures.
 
-A failing result's folder holds its transcript and a capture that opens decrypted.
+The page is one file: each case opens to its transcript and to a capture that Wireshark
+opens decrypted.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import json
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wgspec.case import LEVELS, SECTIONS
+from wgspec.options import write_file
 from wgspec.pcapng import capture
+from wgspec.run import Run, suite_version
 from wgspec.runner import Result
-from wgspec.verdict import Verdict
+from wgspec.verdict import MEANING, Verdict
 
-STYLES = {
-    Verdict.PASS: "green",
-    Verdict.FAIL: "bold red",
-    Verdict.XFAIL: "yellow",
-    Verdict.XPASS: "bold magenta",
-    Verdict.UNSUPPORTED: "dim",
-    Verdict.SKIPPED: "dim",
-}
-SHOWN_LINES = 60
+FORMATS = ("json", "html", "xml")
 CAPTURE_LIMIT = 256 << 10
-"""Bytes of a capture that JSON carries; larger ones (huge datagrams) are in --html only."""
+"""Bytes of a capture that JSON and HTML carry; larger ones (huge datagrams) need --captures."""
 
 
 def summary(results: Sequence[Result]) -> str:
@@ -41,57 +34,34 @@ def summary(results: Sequence[Result]) -> str:
     return ", ".join(f"{counts[v]} {v.value}" for v in Verdict if counts[v]) or "nothing ran"
 
 
-def print_line(console: Console, result: Result) -> None:
-    """One line per finished case."""
-    reason = f"  {escape(result.reason)}" if result.reason else ""
-    console.print(
-        f"{result.case.id:6} [{STYLES[result.verdict]}]{result.verdict.value:11}[/]"
-        f" {result.seconds:6.1f} s{reason}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for text in result.reports:
-        console.print(f"{'':27}{text}", style="dim", highlight=False, markup=False, soft_wrap=True)
+def write(path: Path, run: Run) -> None:
+    """The run in the format that the file's suffix says (one of `FORMATS`)."""
+    match path.suffix:
+        case ".json":
+            write_file(path, json.dumps(as_json(run), indent=1) + "\n")
+        case ".html":
+            write_file(path, as_html(run))
+        case ".xml":
+            write_file(path, as_junit(run))
+        case suffix:
+            raise ValueError(f"a report cannot be written as {suffix}")
 
 
-def print_failure(console: Console, result: Result, where: Path | None) -> None:
-    """Everything a person needs to understand and repeat a failure."""
-    case = result.case
-
-    def show(text: str, style: str = "") -> None:
-        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-
-    show(f"\n{case.id}  {SECTIONS[case.section]}  (paper §{case.paper}; {LEVELS[case.level]})",
-         STYLES[result.verdict])  # fmt: skip
-    show(f"  requirement: {case.text}")
-    if result.reason:
-        show(f"  why:         {result.reason}")
-    if result.actual:
-        show(f"  expected:    {result.expected}\n  actual:      {result.actual}")
-    for name, text in case.known.items():
-        show(f"  known of {name}:  {text}")
-    lines = result.transcript.lines(fields=True)
-    if len(lines) > SHOWN_LINES:
-        show(f"  ({len(lines) - SHOWN_LINES} earlier lines are in the transcript)")
-    for line in lines[-SHOWN_LINES:]:
-        show(f"    {line}")
-    if result.diagnostics:
-        show(f"  the target printed:\n    {result.diagnostics[-1500:]}")
-    if where is not None:
-        show(f"  capture:     {where} (opens decrypted in Wireshark)")
-    show(f"  repeat:      {result.repeat}")
-
-
-def as_json(
-    results: Sequence[Result], target: str, seed: int, about: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """The whole run for machines; `about` says more of it (sut, version, profile)."""
+def as_json(run: Run) -> dict[str, Any]:
+    """The whole run for machines."""
     return {
-        "target": target,
-        **(about or {}),
-        "seed": seed,
-        "summary": {v.value: sum(r.verdict is v for r in results) for v in Verdict},
-        "results": [result_json(r) for r in results],
+        "target": run.target,
+        "sut": run.options.shown_sut,
+        "version": run.version,
+        "suite": suite_version(),
+        "date": run.began.isoformat(timespec="seconds"),
+        "seconds": round(run.seconds, 1),
+        "profile": run.profile,
+        "seed": run.options.seed,
+        "strict": run.options.strict,
+        "expected": run.expected.path.name if run.expected else "",
+        "summary": {v.value: sum(r.verdict is v for r in run.results) for v in Verdict},
+        "results": [result_json(r) for r in run.results],
     }
 
 
@@ -99,6 +69,7 @@ def result_json(result: Result) -> dict[str, Any]:
     """One result for machines."""
     return {
         "id": result.case.id,
+        "requirement": result.case.text,
         "section": result.case.section,
         "level": result.case.level,
         "verdict": result.verdict.value,
@@ -121,40 +92,90 @@ def _capture_base64(result: Result, limit: int) -> str:
     return base64.b64encode(data).decode() if len(data) <= limit else ""
 
 
-def write_json(
-    path: Path,
-    results: Sequence[Result],
-    target: str,
-    seed: int,
-    about: Mapping[str, str] | None = None,
-) -> None:
-    path.write_text(json.dumps(as_json(results, target, seed, about), indent=1) + "\n")
+def as_junit(run: Run) -> str:
+    """JUnit XML as CI systems read it; XFAIL, UNSUPPORTED and SKIPPED are `skipped`.
 
-
-def write_junit(path: Path, results: Sequence[Result], target: str) -> None:
-    """JUnit XML as CI systems read it; XFAIL, UNSUPPORTED and SKIPPED are `skipped`."""
-    suite = ET.Element("testsuite", name=f"wgspec {target}", tests=str(len(results)))
-    suite.set("failures", str(sum(r.verdict.fails_run for r in results)))
+    A test's name is the requirement's id, which stays when its words change.
+    """
+    results = run.results
+    suite = ET.Element("testsuite", name=f"wgspec {run.target}", tests=str(len(results)))
+    suite.set("failures", str(len(run.failed)))
     skipped = [r for r in results if not r.verdict.fails_run and r.verdict is not Verdict.PASS]
     suite.set("skipped", str(len(skipped)))
+    suite.set("timestamp", run.began.strftime("%Y-%m-%dT%H:%M:%S"))
+    suite.set("time", f"{run.seconds:.3f}")
+    _properties(suite, {
+        "sut": run.options.shown_sut, "version": run.version, "suite": suite_version(),
+        "profile": run.profile, "seed": str(run.options.seed),
+    })  # fmt: skip
     for result in results:
-        node = ET.SubElement(suite, "testcase", classname=f"wgspec.{result.case.section}")
-        node.set("name", f"{result.case.id} {result.case.text}")
-        node.set("time", f"{result.seconds:.3f}")
-        if result.verdict.fails_run:
-            text = f"expected {result.expected}; got {result.actual}. {result.reason}"
-            failure = ET.SubElement(node, "failure", message=_xml(text))
-            lines = [*result.transcript.lines(fields=True), result.repeat]
-            failure.text = _xml("\n".join(lines))
-        elif result.verdict is not Verdict.PASS:
-            text = f"{result.verdict.value}: {result.reason}"
-            ET.SubElement(node, "skipped", message=_xml(text))
-    ET.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+        _testcase(suite, result)
+    return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _testcase(suite: ET.Element, result: Result) -> None:
+    node = ET.SubElement(suite, "testcase", classname=f"wgspec.{result.case.section}")
+    node.set("name", result.case.id)
+    node.set("time", f"{result.seconds:.3f}")
+    _properties(node, {"requirement": result.case.text, "paper": result.case.paper})
+    if result.verdict.fails_run:
+        text = f"expected {result.expected}; got {result.actual}. {result.reason}"
+        failure = ET.SubElement(node, "failure", message=_xml(text))
+        lines = [result.case.text, *result.transcript.lines(fields=True), result.repeat]
+        failure.text = _xml("\n".join(lines))
+    elif result.verdict is not Verdict.PASS:
+        text = f"{result.verdict.value}: {result.reason}"
+        ET.SubElement(node, "skipped", message=_xml(text))
+
+
+def _properties(node: ET.Element, values: dict[str, str]) -> None:
+    properties = ET.SubElement(node, "properties")
+    for name, value in values.items():
+        ET.SubElement(properties, "property", name=name, value=_xml(value))
 
 
 def _xml(text: str) -> str:
     """Without the control characters that XML forbids."""
     return "".join(c for c in text if c in "\n\t" or ord(c) >= 32)
+
+
+def as_html(run: Run) -> str:
+    """A page with one row per case that opens to its transcript and capture."""
+    sections = [
+        (letter, title, [_row(r) for r in run.results if r.case.section == letter])
+        for letter, title in SECTIONS.items()
+    ]
+    text: str = page("run.html.j2").render(
+        run=run,
+        summary=summary(run.results),
+        sections=[section for section in sections if section[2]],
+        verdicts={v.value: text for v, text in MEANING.items()},
+        levels=LEVELS,
+        suite=suite_version(),
+    )
+    return text
+
+
+def _row(result: Result) -> dict[str, Any]:
+    facts = [("reason", result.reason), ("expected", result.expected), ("actual", result.actual)]
+    facts += [("observed", text) for text in result.reports] + [("repeat", result.repeat)]
+    return {
+        "case": result.case,
+        "verdict": result.verdict.value,
+        "seconds": result.seconds,
+        "facts": [(name, value) for name, value in facts if value],
+        "transcript": "\n".join(result.transcript.lines(fields=True)),
+        "capture": _capture_base64(result, limit=CAPTURE_LIMIT),
+    }
+
+
+def page(template: str) -> Any:
+    """A page's template; everything put into it is escaped."""
+    environment = Environment(
+        loader=PackageLoader("wgspec"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(template)
 
 
 def write_capture(folder: Path, result: Result, target: str) -> Path:
@@ -164,45 +185,3 @@ def write_capture(folder: Path, result: Result, target: str) -> Path:
     comment = f"{result.case.id} on {target}: {result.verdict.value}. {result.case.text}"
     path.write_bytes(capture(result.transcript, comment))
     return path
-
-
-def write_html(folder: Path, results: Sequence[Result], target: str) -> None:
-    """A page with one row per case that opens to its transcript, and all captures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows: list[str] = []
-    for letter, title in SECTIONS.items():
-        members = [r for r in results if r.case.section == letter]
-        if members:
-            rows.append(f"<h2>{letter}. {html.escape(title)}</h2>")
-        for result in members:
-            write_capture(folder, result, target)
-            rows.append(_row(result))
-    page = _PAGE.format(target=html.escape(target), summary=summary(results), rows="\n".join(rows))
-    (folder / "index.html").write_text(page)
-
-
-def _row(result: Result) -> str:
-    case = result.case
-    facts = [("reason", result.reason), ("expected", result.expected), ("actual", result.actual)]
-    facts += [("observed", text) for text in result.reports] + [("repeat", result.repeat)]
-    shown = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in facts if v)
-    lines = html.escape("\n".join(result.transcript.lines(fields=True)))
-    return (
-        f'<details class="{result.verdict.value}"><summary><b>{case.id}</b> '
-        f"<i>{result.verdict.value}</i> {html.escape(case.text)} "
-        f"<small>§{case.paper}, {case.level}</small></summary>"
-        f"<dl>{shown}</dl><a href='{case.id}.pcapng'>capture (keys inside)</a>"
-        f"<pre>{lines}</pre></details>"
-    )
-
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>wgspec: {target}</title>
-<style>body{{font:18px/1.45 system-ui,sans-serif;max-width:72em;margin:2em auto;padding:0 1em}}
-summary{{cursor:pointer;padding:.15em 0}}i{{font-style:normal;font-weight:700}}
-.PASS i{{color:#15803d}}.FAIL i,.XPASS i{{color:#b91c1c}}.XFAIL i{{color:#a16207}}
-.UNSUPPORTED i,.SKIPPED i{{color:#6b7280}}pre{{font-size:14px;overflow-x:auto;background:#f3f4f6;
-padding:.6em}}dt{{font-weight:600}}small{{color:#6b7280}}</style>
-<h1>wgspec: {target}</h1><p>{summary}</p>
-{rows}
-</html>
-"""

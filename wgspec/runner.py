@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shlex
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
-from wgspec.case import COSTS, PROFILES, Case, Mismatch
+from wgspec.case import COSTS, PROFILES, Case
+from wgspec.check import Mismatch
 from wgspec.lab import Lab
 from wgspec.target import Capability, Instance, Rejected, Target, Unavailable, Unsupported
 from wgspec.transcript import Transcript
-from wgspec.verdict import Expectation, Verdict, judge
+from wgspec.verdict import Expected, Verdict, judge
 
 TIME_LIMIT = {"q": 60.0, "s": 120.0, "l": 720.0}
 """Seconds after which a case is given up; far above what it needs."""
@@ -40,6 +42,10 @@ class Result:
     seconds: float = 0.0
     diagnostics: str = ""
     repeat: str = ""
+    raw: Verdict = Verdict.SKIPPED
+    """How it ended before expected results were looked at."""
+    observed: str = ""
+    """What expected results are compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,18 @@ class Options:
     ids: tuple[str, ...] = ()
     seed: int = 1
     strict: bool = False
+    expected: str = ""
+    """`--expected` as it was given: a file, none, or nothing."""
     progress: Callable[[Result], None] = lambda _: None
+
+    @property
+    def shown_sut(self) -> str:
+        """`sut` as it may be printed and kept: without the secret keys of an endpoint."""
+        return re.sub(r"(--(?:private|preshared)-key[ =])[A-Za-z0-9+/]{43}=", r"\1FILE", self.sut)
+
+    def reporting(self, progress: Callable[[Result], None]) -> Options:
+        """The same, with `progress` told each result as it comes."""
+        return replace(self, progress=progress)
 
 
 def select(cases: Iterable[Case], options: Options, *, virtual: bool) -> list[Case]:
@@ -82,7 +99,8 @@ def left_out(cases: Iterable[Case], options: Options, *, virtual: bool) -> list[
 
 def repeat_command(options: Options, case: Case) -> str:
     """The line that runs just this case again."""
-    return f"wgpy spec run --sut {shlex.quote(options.sut)} {case.id} --seed {options.seed}"
+    line = f"wgpy spec run --sut {shlex.quote(options.shown_sut)} {case.id} --seed {options.seed}"
+    return f"{line} --expected {shlex.quote(options.expected)}" if options.expected else line
 
 
 class Runner:
@@ -92,11 +110,13 @@ class Runner:
         self,
         target: Target,
         options: Options,
-        expectations: dict[str, Expectation] | None = None,
+        choose: Callable[[str], Expected | None] = lambda _version: None,
     ) -> None:
+        """`choose` gives the expected results for what the target says of itself."""
         self.target = target
         self.options = options
-        self.expectations = expectations
+        self.expected: Expected | None = None
+        self._choose = choose
         self.results: dict[str, Result] = {}
         self._rng = Random(f"{options.seed}:{options.sut}")
         self._shared: Instance | None = None
@@ -107,6 +127,7 @@ class Runner:
         """All results in the order of `cases`; raises `Unavailable` when nothing can run."""
         await self.target.open()
         try:
+            self.expected = self._choose(self.target.version)
             if self.target.virtual:
                 for case in cases:
                     await self._fresh(case)
@@ -190,7 +211,7 @@ class Runner:
             result = Result(case, Verdict.UNSUPPORTED, f"it cannot {missing[0]}")
             self._record(result)
             return
-        lab = Lab(instance, case, self.options.seed)
+        lab = Lab(instance, case.id, self.options.seed)
         result = await self._attempt(case, lab)
         result.seconds = instance.now() - lab.transcript.start
         result.transcript = lab.transcript
@@ -229,12 +250,13 @@ class Runner:
         return Result(case, Verdict.PASS)
 
     def _record(self, result: Result) -> None:
-        observed = result.actual or result.reason
+        result.raw = result.verdict
+        result.observed = result.actual or result.reason
         final, why = judge(
             result.case.id,
             result.verdict,
-            observed,
-            self.expectations,
+            result.observed,
+            self.expected.differences if self.expected else None,
             strict=self.options.strict,
         )
         if final is Verdict.FAIL and not result.actual:

@@ -310,7 +310,7 @@ class Instance(ABC):
     async def end(self, how: str, timeout: float) -> int | None:  # noqa: ARG002
         """End the process by "SIGINT", "SIGTERM", "link" (deletion of the interface) or
         "socket" (deletion of the UAPI socket); its exit status, or None if it lives on."""
-        raise Unsupported("it is no process")
+        raise Unsupported("it is not a process")
 
     def leftovers(self) -> list[str]:
         """Paths that an ended process should have removed."""

@@ -26,7 +26,10 @@ class Entry:
 
 @dataclass
 class Transcript:
-    """Entries in order of time; at most `limit` datagrams are kept, the rest are counted."""
+    """At most `limit` entries are kept, the rest are counted.
+
+    They come as the case reads them; `ordered` is what happened when.
+    """
 
     start: float = 0.0
     limit: int = 600
@@ -46,6 +49,10 @@ class Transcript:
             return
         self.entries.append(entry)
 
+    def ordered(self) -> list[Entry]:
+        """The entries in order of time; those of one moment stay as they came."""
+        return sorted(self.entries, key=lambda entry: entry.at)
+
     def secret(self, private: bytes, remote_public: bytes, ephemeral: bytes, psk: bytes) -> None:
         """Log the keys of one handshake in the order that Wireshark's key log wants."""
         for name, value in (
@@ -59,7 +66,7 @@ class Transcript:
     def lines(self, *, fields: bool = False) -> list[str]:
         """For people; with `fields` every datagram is followed by its named fields."""
         out: list[str] = []
-        for entry in self.entries:
+        for entry in self.ordered():
             where = f"  {entry.source} -> {entry.destination}" if entry.source else ""
             out.append(f"{entry.at:9.3f} {entry.direction} {entry.text}{where}")
             if fields and entry.data:

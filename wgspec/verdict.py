@@ -1,6 +1,8 @@
-"""Verdicts, and the expected-results files that explain a target's known differences.
+"""Verdicts, and the expected-results files that explain a build's known differences.
 
-`wgspec/expected/NAME.toml` holds one table per difference:
+A file in `wgspec/expected/` says of which builds it speaks, and holds one table per difference:
+
+    builds = ["wireguard-go v0.0.20220316"]
 
     [R-60]
     verdict = "FAIL"          # or "UNSUPPORTED"
@@ -8,17 +10,22 @@
     reason = "does not pad"   # why, in our words
     source = "where this is known from"
 
-A target that has a file must behave exactly as it says: a difference that is not in it, and
-one in it that is gone, both fail the run.
+It is chosen by what the target says of itself (`Target.version`), never by the name of a
+program: a fork or another release is a build that nothing is known of.  A target with
+expected results must behave exactly as they say: a difference that is not in them, and one
+in them that is gone, both fail the run.
 """
 
 from __future__ import annotations
 
 import enum
+import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Final
 
 DIRECTORY = Path(__file__).parent / "expected"
 
@@ -38,13 +45,23 @@ class Verdict(enum.Enum):
         return self in (Verdict.FAIL, Verdict.XPASS)
 
 
+MEANING: Final = {
+    Verdict.PASS: "as required",
+    Verdict.FAIL: "a failure that is not among the expected results",
+    Verdict.XFAIL: "a known difference, recorded with its source",
+    Verdict.XPASS: "passes, although the expected results say that it does not",
+    Verdict.UNSUPPORTED: "cannot be judged on this target",
+    Verdict.SKIPPED: "left out by the profile",
+}
+
+
 class BadExpectations(ValueError):
     """An expected-results file that cannot be used; the text names file, table and fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """A known difference of one target in one requirement."""
+    """A known difference of one build in one requirement."""
 
     verdict: Verdict
     reason: str
@@ -68,22 +85,69 @@ def _expectation(path: Path, name: str, table: object) -> Expectation:
     )
 
 
-def load(path: Path, known: frozenset[str]) -> dict[str, Expectation]:
-    """The expectations of a file; `known` are the ids that exist."""
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A whole file: the builds it speaks of (`*` stands for anything), and the differences."""
+
+    path: Path
+    builds: tuple[str, ...]
+    differences: Mapping[str, Expectation] = field(default_factory=dict)
+
+    def speaks_of(self, version: str) -> bool:
+        """Whether a target that says this of itself is one of the builds."""
+        return any(fnmatchcase(version, build) for build in self.builds)
+
+
+def load(path: Path, known: Iterable[str]) -> Expected:
+    """A file's expectations; `known` are the ids that exist.  Raises `BadExpectations`."""
     try:
         tables = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise BadExpectations(f"{path}: {error}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = error.strerror if isinstance(error, OSError) else error
+        raise BadExpectations(f"{path}: {text}") from error
+    builds = tables.pop("builds", [])
+    if not isinstance(builds, list) or not all(isinstance(build, str) for build in builds):
+        raise BadExpectations(
+            f'{path}: builds must be a list of texts, for instance ["wireguard-go v0.0.20220316"]'
+        )
+    ids = frozenset(known)
     for name in tables:
-        if name not in known:
-            raise BadExpectations(f"{path}: [{name}] is no requirement (see `wgpy spec list`)")
-    return {name: _expectation(path, name, table) for name, table in tables.items()}
+        if name not in ids:
+            raise BadExpectations(f"{path}: [{name}] is not a requirement (see `wgpy spec list`)")
+    differences = {name: _expectation(path, name, table) for name, table in tables.items()}
+    return Expected(path, tuple(builds), differences)
 
 
-def of_target(name: str, known: frozenset[str]) -> dict[str, Expectation] | None:
-    """What is expected of this target, or None when there is no file."""
-    path = DIRECTORY / f"{name}.toml"
-    return load(path, known) if path.exists() else None
+def of_build(version: str, known: Iterable[str]) -> Expected | None:
+    """The file that speaks of this build, or None.  Raises `BadExpectations`."""
+    if not version:
+        return None
+    ids = frozenset(known)
+    files = (load(path, ids) for path in sorted(DIRECTORY.glob("*.toml")))
+    return next((expected for expected in files if expected.speaks_of(version)), None)
+
+
+_HEAD: Final = """\
+# Written by `wgpy spec run --write-expected`.  Say in `reason` why each difference is right or
+# known, and in `match` which words its observation must contain.
+"""
+
+
+def write(path: Path, version: str, differences: Mapping[str, Expectation]) -> None:
+    """A file that `load` reads: what a run has shown of this build."""
+    lines = [_HEAD, f"builds = {json.dumps([_literally(version)] if version else [])}\n"]
+    for name, difference in differences.items():
+        lines.append(f"\n[{name}]\nverdict = {json.dumps(difference.verdict.value)}\n")
+        for key in ("match", "reason", "source"):
+            if value := getattr(difference, key):
+                lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines))
+
+
+def _literally(version: str) -> str:
+    """A version as a pattern that means just this version."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in version)
 
 
 def judge(

@@ -147,7 +147,7 @@ def parse(data: bytes) -> Message:
     """The message, or `Malformed` with what is wrong."""
     code = kind(data)
     if code not in FIELDS:
-        raise Malformed(f"type {code} of a {len(data)}-byte datagram is no WireGuard message")
+        raise Malformed(f"type {code} of a {len(data)}-byte datagram is not a WireGuard message")
     if data[1:4] != bytes(3):
         raise Malformed(f"reserved bytes are {data[1:4].hex()}, not zero")
     if code == TRANSPORT:

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-import wgpy.sim.scenarios  # noqa: F401  (registers them)
 from wgpy.cli.sim import sim
 from wgpy.protocol.constants import DEFAULT_PARAMETERS, MS, NS
 from wgpy.sim.link import Link
-from wgpy.sim.scenario import SCENARIOS, Setting, play
+from wgpy.sim.scenario import Setting, play
+from wgpy.sim.scenarios import SCENARIOS
 
 QUICK = [name for name in SCENARIOS if name != "swarm"]
 
@@ -20,13 +20,13 @@ QUICK = [name for name in SCENARIOS if name != "swarm"]
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", QUICK)
 def test_scenario(name: str, seed: int) -> None:
-    outcome = play(name, Setting(seed=seed))
+    outcome = play(SCENARIOS[name], Setting(seed=seed))
     assert outcome.checks
     assert [check for check in outcome.checks if not check.passed] == []
 
 
 def test_two_thousand_engines() -> None:
-    outcome = play("swarm")
+    outcome = play(SCENARIOS["swarm"])
     assert len(outcome.run.world.nodes) == 2000
     assert outcome.passed, outcome.checks
 
@@ -38,7 +38,8 @@ def test_all_backends_tell_the_same_story(name: str) -> None:
         backends = ["openssl", "sodium"]
     else:
         backends = ["openssl", "sodium", "reference"]
-    lines = [list(play(name, Setting(crypto=b)).run.world.trace.lines()) for b in backends]
+    outcomes = [play(SCENARIOS[name], Setting(crypto=b)) for b in backends]
+    lines = [list(outcome.run.world.trace.lines()) for outcome in outcomes]
     assert all(other == lines[0] for other in lines[1:])
 
 
@@ -48,13 +49,14 @@ def test_checks_follow_the_parameters(name: str) -> None:
         DEFAULT_PARAMETERS, rekey_after_time=30 * NS, reject_after_time=60 * NS,
         rekey_attempt_time=20 * NS,
     )  # fmt: skip
-    outcome = play(name, Setting(parameters=parameters, link=Link(delay=50 * MS)))
+    outcome = play(SCENARIOS[name], Setting(parameters=parameters, link=Link(delay=50 * MS)))
     assert outcome.passed, outcome.checks
 
 
 def test_a_check_can_fail() -> None:
     """With a window of one packet, reordering loses packets, and the scenario says so."""
-    outcome = play("reorder", Setting(parameters=replace(DEFAULT_PARAMETERS, replay_window=1)))
+    parameters = replace(DEFAULT_PARAMETERS, replay_window=1)
+    outcome = play(SCENARIOS["reorder"], Setting(parameters=parameters))
     assert not outcome.passed
 
 

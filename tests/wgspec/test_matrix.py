@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from wgspec import matrix
-from wgspec.case import SECTIONS, all_cases
+from wgspec.case import SECTIONS
+from wgspec.cases import all_cases
 from wgspec.cli import spec
 
 
@@ -21,7 +22,7 @@ from wgspec.cli import spec
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Saved results of one real run."""
     path = tmp_path_factory.mktemp("matrix") / "engine.json"
-    words = ["run", "--sut", "engine", "--seed", "1", "--json", str(path)]
+    words = ["run", "--sut", "engine", "--seed", "1", "--report", str(path)]
     ran = CliRunner().invoke(spec, [*words, "R-01", "R-09", "R-60", "R-105"])
     assert ran.exit_code == 0, ran.output
     return path
@@ -108,13 +109,15 @@ def test_the_grid_is_part_of_it(tmp_path: Path, engine: Path) -> None:
 
 def test_targets_are_run_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [c for c in all_cases() if c.id in ("R-01", "R-74")]
-    monkeypatch.setattr("wgspec.cli_matrix.select", lambda *_, **__: cases)
+    monkeypatch.setattr("wgspec.run.select", lambda *_, **__: cases)
     words = ["matrix", "--sut", "engine", "--seed", "3", "--save", str(tmp_path / "kept")]
     output = tmp_path / "deep" / "page.html"
     ran = CliRunner().invoke(spec, [*words, "--output", str(output)])
     assert ran.exit_code == 0, ran.output
     kept = matrix.run_of(matrix.read(tmp_path / "kept" / "engine.json"))
-    assert kept.counts == {"PASS": 2} and kept.seed == 3 and output.exists()
+    assert (kept.counts["PASS"], kept.ran) == (2, 2)
+    assert kept.seed == 3 and kept.suite.startswith("wgspec ") and output.exists()
+    assert kept.date in output.read_text()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"results'])

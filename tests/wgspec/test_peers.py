@@ -1,4 +1,4 @@
-"""Targets that are no program with a UAPI socket: boringtun, the kernel in a micro-VM, and
+"""Targets that are not a program with a UAPI socket: boringtun, the kernel in a micro-VM, and
 a device that one may only talk to; and two instances that talk to each other."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def run(namespace_run, tmp_path: Path, sut: str, *more: str) -> tuple[int, dict[
     """(exit status, verdict by id, what was printed)."""
     result = tmp_path / "result.json"
     done = namespace_run(
-        sys.executable, "-P", "-m", "wgspec", "run", "--sut", sut, "--json", str(result), *more,
+        sys.executable, "-P", "-m", "wgspec", "run", "--sut", sut, "--report", str(result), *more,
         check=False, timeout=110,
     )  # fmt: skip
     results = json.loads(result.read_text())["results"] if result.exists() else []
@@ -70,7 +70,7 @@ def test_a_device_that_one_may_only_talk_to(lab, tmp_path: Path) -> None:
     # Nothing that would lock the peer out, floods the device or looks into it.
     for case in ("R-35", "R-43", "R-60", "R-88"):
         assert verdicts[case] == "UNSUPPORTED"
-    # A second run: the timestamps of the first are no obstacle.
+    # A second run: the timestamps of the first do not matter.
     assert set(judge("R-01", "R-34").values()) == {"PASS"}
 
 
@@ -84,8 +84,8 @@ def test_a_device_over_ipv6(lab, tmp_path: Path) -> None:
     ("words", "said"),
     [
         ("", "required"),
-        ("192.0.2.1 --public-key A --private-key B", "no HOST:PORT"),
-        ("192.0.2.1:99999 --public-key A --private-key B", "no HOST:PORT"),
+        ("192.0.2.1 --public-key A --private-key B", "not HOST:PORT"),
+        ("192.0.2.1:99999 --public-key A --private-key B", "not HOST:PORT"),
         (f"192.0.2.1:{PORT} --public-key A --private-key B", "--public-key"),
         (f"192.0.2.1:{PORT} --public-key {'A' * 43}= --private-key BBBB", "--private-key"),
         (f"192.0.2.1:{PORT} --public-key {'A' * 43}=", "--private-key"),

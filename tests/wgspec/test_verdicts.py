@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from wgspec import verdict
-from wgspec.case import SECTIONS, all_cases, case
-from wgspec.runner import Options, left_out, select
+from wgspec.case import SECTIONS, case
+from wgspec.cases import all_cases
+from wgspec.runner import Options, left_out, repeat_command, select
 from wgspec.verdict import BadExpectations, Expectation, Verdict, judge
 
 KNOWN = frozenset({"R-01", "R-02"})
@@ -63,11 +64,12 @@ def test_a_new_difference_better_or_worse_fails_the_run() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[R-99]\n", "R-99. is no requirement"),
+        ("[R-99]\n", "R-99. is not a requirement"),
         ('[R-01]\nverdict = "FAIL"\nreason = "x"\n', "needs the text `source`"),
         ('[R-01]\nverdict = "PASS"\nreason = "x"\nsource = "y"\n', "verdict must be"),
         ('[R-01]\nverdict = "FAIL"\nreason = "x"\nsource = "y"\nwhy = "z"\n', "unknown keys: why"),
         ("R-01 = 3\n", "must be a table"),
+        ("builds = 3\n", "builds must be a list of texts"),
         ("[R-01\n", "line 1"),
     ],
 )
@@ -84,7 +86,9 @@ def test_a_bad_expectation_is_refused_with_its_name(
 def test_the_expectations_in_the_repository_load() -> None:
     known = frozenset(c.id for c in all_cases())
     for path in verdict.DIRECTORY.glob("*.toml"):
-        for expectation in verdict.load(path, known).values():
+        expected = verdict.load(path, known)
+        assert expected.builds, f"{path} says of no build that it speaks of it"
+        for expectation in expected.differences.values():
             assert expectation.verdict in (FAIL, UNSUPPORTED)
 
 
@@ -99,6 +103,15 @@ def test_every_requirement_is_there_once_and_in_its_section() -> None:
 def test_a_case_is_declared_once() -> None:
     with pytest.raises(ValueError, match="R-01"):
         case("R-01", level="M", cost="q", paper="5", text="again")(lambda lab: lab)  # type: ignore
+
+
+def test_no_secret_key_of_an_endpoint_is_shown() -> None:
+    key = "aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGU="
+    sut = f"endpoint 192.0.2.1:1 --public-key {key} --private-key {key} --preshared-key={key}"
+    options = Options(sut)
+    for text in (options.shown_sut, repeat_command(options, all_cases()[0])):
+        assert text.count(key) == 1 and f"--public-key {key}" in text
+    assert Options("endpoint 1 --private-key k.txt").shown_sut == "endpoint 1 --private-key k.txt"
 
 
 def chosen(*ids: str, profile: str = "quick", virtual: bool = False) -> set[str]:

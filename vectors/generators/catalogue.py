@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vectors.generators import Generator, invalid, messages, primitives, tables, timers, uapi
+from vectors.generators import invalid, messages, primitives, tables, timers, uapi
+from vectors.generators.builder import Generator
 
 BACKENDS = "PyNaCl (libsodium) and the plain-Python RFC code, in tests/vectors"
 NAIVE_PEER = "wgspec's naive peer, written from the paper alone, in tests/vectors"

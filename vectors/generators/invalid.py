@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vectors.entropy import SeededEntropy
-from vectors.generators import Builder, Wish
+from vectors.generators.builder import Builder, Wish
 from vectors.generators.messages import handshake_inputs
 from vectors.generators.primitives import LOW_ORDER_POINTS
 from vectors.model import Json
@@ -53,7 +53,7 @@ def _inputs(draw: SeededEntropy, kind: str, **more: object) -> Json:
 
 
 def _field_faults(draw: SeededEntropy, kind: str) -> Iterator[Wish]:
-    """The first and last bit of each field, with mac1 made right again."""
+    """The first and last bit of each field, with mac1 computed again."""
     signed = kind in ("initiation", "response")
     for name, (offset, size) in _FIELDS[kind].items():
         for place, data in ((offset, "01"), (offset + size - 1, "80")):
@@ -122,7 +122,7 @@ def _transport_faults(draw: SeededEntropy) -> Iterator[Wish]:
         inputs = _inputs(draw, "transport", counter=str(counter))
         yield Wish(f"counter {counter}", inputs, "invalid", ("CounterLimit",))
     inner = {
-        "inner packet is no IP": "00" * 28,
+        "inner packet is not IP": "00" * 28,
         "inner version is 5": "55" + _PACKET[2:],
         "inner length is more than there is": _PACKET[:4] + "0400" + _PACKET[8:],
         "inner length is less than its header": _PACKET[:4] + "0013" + _PACKET[8:],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vectors.entropy import SeededEntropy
-from vectors.generators import Builder, Wish
+from vectors.generators.builder import Builder, Wish
 from vectors.kinds.handshake import KINDS
 from vectors.model import Json
 from wgpy.protocol import tai64n

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectors.generators import Builder, Wish
+from vectors.generators.builder import Builder, Wish
 
 _SCRIPTS: dict[str, tuple[str, list[list[float | str]], float, int]] = {
     "first packet: handshake, then the packet": ("§6.4", [[1, "send"]], 5, 0),

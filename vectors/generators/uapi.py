@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vectors.entropy import SeededEntropy
-from vectors.generators import Builder, Wish
+from vectors.generators.builder import Builder, Wish
 from wgpy.protocol.crypto import backend
 
 

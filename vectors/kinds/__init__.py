@@ -5,35 +5,13 @@ pass if wgpy still computes what it computed, and independent verifiers only agr
 wgpy was right.
 """
 
-from __future__ import annotations
+from typing import Final
 
-from collections.abc import Callable
-from typing import NamedTuple
+from vectors.kinds import handshake, invalid, primitives, tables, timers, uapi
+from vectors.kinds.base import Compute
 
-from vectors.model import Json
-from wgpy.protocol.crypto import Crypto
-
-Intermediates = list[tuple[str, str, bytes]]
-
-
-class Computed(NamedTuple):
-    """What a kind computes: the expected object and, for handshakes, every step."""
-
-    expected: Json
-    intermediates: Intermediates
-
-
-Compute = Callable[[Crypto, Json], Computed]
-
-
-def plain(expected: Json) -> Computed:
-    """A result without intermediates."""
-    return Computed(expected, [])
-
-
-def kinds() -> dict[str, Compute]:
-    """Every kind by name."""
-    from vectors.kinds import handshake, invalid, primitives, tables, timers, uapi
-
-    modules = (primitives, handshake, tables, timers, uapi, invalid)
-    return {name: compute for module in modules for name, compute in module.KINDS.items()}
+_MODULES = (primitives, handshake, tables, timers, uapi, invalid)
+KINDS: Final[dict[str, Compute]] = {
+    name: compute for module in _MODULES for name, compute in module.KINDS.items()
+}
+"""Every kind by name."""

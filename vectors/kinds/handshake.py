@@ -5,7 +5,7 @@ Every random value is an input, so each byte of each message is fixed.
 
 from __future__ import annotations
 
-from vectors.kinds import Compute, Computed, Intermediates, plain
+from vectors.kinds.base import Compute, Computed, Intermediates, plain
 from vectors.model import Json
 from wgpy.protocol import noise
 from wgpy.protocol.constants import TYPE_TRANSPORT

@@ -7,14 +7,14 @@
   resign      recompute mac1 after the mutations, so that the fault lies deeper
   deliveries  1, or 2 for a replay (the second one must be refused)
   reflect     deliver the victim's own message instead
-The expected `check` names what refuses it, in words of no implementation.
+The expected `check` names what refuses it, in words that belong to no implementation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from vectors.kinds import Compute, Computed, plain
+from vectors.kinds.base import Compute, Computed, plain
 from vectors.kinds.handshake import KINDS as MESSAGES
 from vectors.model import Json
 from wgpy.protocol import tai64n

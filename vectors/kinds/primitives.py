@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from vectors.kinds import Compute, Computed, plain
+from vectors.kinds.base import Compute, Computed, plain
 from vectors.model import Json
 from wgpy.protocol import constants, cookie, noise, tai64n
 from wgpy.protocol.crypto import Crypto, LowOrderError

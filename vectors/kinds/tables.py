@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectors.kinds import Compute, Computed, plain
+from vectors.kinds.base import Compute, Computed, plain
 from vectors.model import Json
 from wgpy.protocol.allowedips import PrefixTable
 from wgpy.protocol.crypto import Crypto

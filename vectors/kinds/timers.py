@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vectors.kinds import Compute, Computed, plain
+from vectors.kinds.base import Compute, Computed, plain
 from vectors.model import Json
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import KEEPALIVE_SIZE, NS, Parameters

@@ -11,7 +11,8 @@ from wgpy.cli.common import echo_json, json_option
 from wgpy.protocol.constants import MS, NS, Parameters
 from wgpy.protocol.crypto import BACKENDS, DEFAULT_BACKEND
 from wgpy.sim.link import Link
-from wgpy.sim.scenario import SCENARIOS, Outcome, Setting, play
+from wgpy.sim.scenario import Outcome, Setting, play
+from wgpy.sim.scenarios import SCENARIOS
 from wgpy.sim.trace import Entry, Kind
 
 _UNITS = {"min": 60 * NS, "ms": MS, "us": 1_000, "ns": 1, "s": NS}
@@ -89,9 +90,6 @@ def sim(
     Without a name the scenarios are listed; `all` plays every one.  The same seed gives
     the same run.  The exit code is 1 when a check fails.
     """
-    # Registers the scenarios; here, so that `wgpy --help` does not pay for it.
-    import wgpy.sim.scenarios  # noqa: F401
-
     if not names:
         _list(as_json)
         return
@@ -110,7 +108,7 @@ def sim(
     chosen = list(SCENARIOS) if "all" in names else list(names)
     outcomes = []
     for name in chosen:
-        outcomes.append(play(name, setting))
+        outcomes.append(play(SCENARIOS[name], setting))
         if not as_json:
             _show(outcomes[-1], quiet=quiet)
     if as_json:

@@ -140,7 +140,8 @@ class Outcome:
         }
 
 
-SCENARIOS: dict[str, Scenario] = {}
+REGISTRY: dict[str, Scenario] = {}
+"""Filled by the modules of `wgpy.sim.scenarios`, which offers it whole as `SCENARIOS`."""
 
 
 def scenario(
@@ -149,17 +150,14 @@ def scenario(
     """Register a story under a name."""
 
     def register(story: Callable[[Run], None]) -> Callable[[Run], None]:
-        SCENARIOS[name] = Scenario(name, title, sections, story, traced)
+        REGISTRY[name] = Scenario(name, title, sections, story, traced)
         return story
 
     return register
 
 
-def play(name: str, setting: Setting | None = None) -> Outcome:
-    """Run a scenario from `wgpy.sim.scenarios`; raises KeyError for an unknown name."""
-    import wgpy.sim.scenarios  # noqa: F401  (fills SCENARIOS)
-
-    chosen = SCENARIOS[name]
+def play(chosen: Scenario, setting: Setting | None = None) -> Outcome:
+    """Run one of `wgpy.sim.scenarios`."""
     setting = setting or Setting()
     run = Run(setting, trace=chosen.traced)
     chosen.story(run)

@@ -1,18 +1,18 @@
 """wgpy's engine behind pipes: one JSON object per line, virtual time in nanoseconds.
 
 The only module of wgspec that imports wgpy, and only its public API.  It is started as a
-program (`python -m wgspec.adapters.engine_process [--fault NAME]`) by
-`wgspec.targets.engine`; a fault is planted into the sources before they are imported.
+program (`python -P -m wgspec.adapters.engine_process`) by `wgspec.targets.engine`.
 
 Requests: `{"op": …, "id": engine, "now": ns, …}` with op
 
+* `version`, where `id` and `now` do not matter;
 * `new` (`wall`: ns since 1970), `drop`;
 * `set` (`text`: UAPI), `get`;
 * `receive` (`datagrams`: [[hex, source, to], …]), `send` (`packets`: [hex, …]);
 * `advance` (to `now`, stopping when something comes out), `up` (`value`), `mtu` (`value`).
 
-Replies: `{"now": ns, "out": [[hex, to, from], …], "in": [hex, …]}` and `errno` or `text`
-where asked; `{"error": …}` when the engine raised.
+Replies: `{"now": ns, "out": [[hex, to, from], …], "in": [hex, …]}` and `errno`, `text` or
+`version` where asked; `{"error": …}` when the engine raised.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import json
 import os
 import sys
 import traceback
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Host:
     def handle(self, request: Json) -> Json:
         """Do what one request says."""
         number, now = request["id"], request["now"]
+        if request["op"] == "version":
+            return {"now": now, "out": [], "in": [], "version": f"wgpy engine {version('wgpy')}"}
         if request["op"] == "new":
             self._engines[number] = self._new(now, request["wall"])
             return self._outputs(self._engines[number], now)
@@ -125,13 +128,8 @@ class Host:
         return {"now": now, "out": out, "in": [bytes(p).hex() for p in engine.pull_packets()]}
 
 
-def main(arguments: list[str]) -> None:
-    """Plant the fault, then serve requests until the input ends."""
-    if arguments[:1] == ["--fault"]:
-        from wgspec.adapters.plant import plant
-        from wgspec.mutants import FAULTS
-
-        plant(FAULTS[arguments[1]])
+def main() -> None:
+    """Serve requests until the input ends."""
     host = Host()
     for line in sys.stdin:
         try:
@@ -143,4 +141,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

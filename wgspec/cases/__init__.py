@@ -1,5 +1,6 @@
-"""The requirements, one file per section."""
+"""The requirements, one file per section; importing this package registers them all."""
 
+from wgspec.case import REGISTRY, Case
 from wgspec.cases import (  # noqa: F401 - importing registers
     section_a,
     section_b,
@@ -11,3 +12,8 @@ from wgspec.cases import (  # noqa: F401 - importing registers
     section_h,
     section_i,
 )
+
+
+def all_cases() -> list[Case]:
+    """Every requirement in order of its number."""
+    return sorted(REGISTRY.values(), key=lambda c: c.number)

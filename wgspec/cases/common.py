@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from random import Random
 
-from wgspec.case import check
+from wgspec.check import check
 from wgspec.lab import Lab
 from wgspec.noise import Edit, Wrong, finish
 from wgspec.peer import GUARD, Peer

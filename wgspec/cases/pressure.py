@@ -9,8 +9,8 @@ burst grows until a cookie is demanded.
 from __future__ import annotations
 
 from wgspec import wire
-from wgspec.case import Mismatch, check
 from wgspec.cases.common import garbage_initiation
+from wgspec.check import Mismatch, check
 from wgspec.lab import Lab
 from wgspec.noise import RIGHT, Handshake, Wrong
 from wgspec.peer import Peer
@@ -43,7 +43,7 @@ class Pressure:
         lab.need(Capability.LOAD)
         host = lab.instance.hosts - 1
         port = await lab.port(host=host)
-        port.on_arrival = None  # thousands of replies are no use in a transcript
+        port.on_arrival = None  # thousands of replies are of no use in a transcript
         return cls(lab, port)
 
     async def press(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from wgspec.case import case, check
+from wgspec.case import case
 from wgspec.cases.common import LOW_ORDER, flip_field, refused_initiations, set_byte
 from wgspec.cases.pressure import Pressure
+from wgspec.check import check
 from wgspec.lab import Lab, listed
 from wgspec.noise import Wrong, finish
 from wgspec.primitives import public_key
@@ -111,7 +112,7 @@ async def exact_lengths(lab: Lab) -> None:
     level="D",
     cost="q",
     paper="5.4",
-    text="A message with a nonzero reserved byte, otherwise right (mac1 computed over it), is "
+    text="A message with a nonzero reserved byte, otherwise correct (mac1 computed over it), is "
     "dropped: initiation, response and data.",
 )
 async def reserved_bytes(lab: Lab) -> None:
@@ -155,7 +156,7 @@ async def unknown_types(lab: Lab) -> None:
     cost="q",
     paper="5.1",
     text="Datagrams of every length from 0 to 31 bytes, with every type byte, are met with silence "
-    "and the target lives on.",
+    "and the target keeps running.",
     fresh=True,
 )
 async def short_datagrams(lab: Lab) -> None:
@@ -177,7 +178,7 @@ async def short_datagrams(lab: Lab) -> None:
     cost="q",
     paper="5.1",
     text="A datagram of 65,507 bytes, as each message type and as data with a known index, is met "
-    "with silence and the target lives on.",
+    "with silence and the target keeps running.",
     known={"GT": "0.7.2 fixed a remote crash by oversized datagrams"},
     fresh=True,
 )
@@ -191,7 +192,7 @@ async def huge_datagrams(lab: Lab) -> None:
     await peer.silence("datagrams of 65,507 bytes")
     genuine = peer.seal(session, bytes(65507 - 32))  # opens, but holds no IP packet
     peer.send(genuine)
-    await peer.silence("65,475 bytes of plaintext that are no packet")
+    await peer.silence("65,475 bytes of plaintext that are not a packet")
     lab.is_alive()
     await peer.alive(session)
 
@@ -244,7 +245,7 @@ async def mac1_of_another(lab: Lab) -> None:
     level="M",
     cost="q",
     paper="5.1",
-    text="A right initiation by a static key that is not configured is met with silence.",
+    text="A correct initiation by a static key that is not configured is met with silence.",
 )
 async def unknown_static(lab: Lab) -> None:
     stranger = await lab.peer(configure=False)
@@ -265,8 +266,8 @@ async def unknown_static(lab: Lab) -> None:
     level="M",
     cost="q",
     paper="5.1",
-    text="An initiation with a flipped bit in `static`, `timestamp` or `ephemeral` (mac1 right) is "
-    "met with silence, and a genuine one right after it is answered: no state is kept.",
+    text="An initiation with a flipped bit in `static`, `timestamp` or `ephemeral` (mac1 correct) "
+    "is met with silence, and a genuine one right after it is answered: no state is kept.",
 )
 async def flipped_fields(lab: Lab) -> None:
     peer = await lab.peer()
@@ -298,8 +299,9 @@ async def low_order_ephemeral(lab: Lab) -> None:
     level="M",
     cost="q",
     paper="5.4.7",
-    text="There is at most one reply to a request and it is never longer than it: 92 for 148, 64 "
-    "for 148 or 92, and the confirmation of a response is no amplification either.",
+    text="There is at most one reply to a request and it is never longer than the request: 92 for "
+    "148, 64 for 148 or 92, and the confirmation of a response is not longer than the response "
+    "either.",
     fresh=True,
     heavy=True,
 )

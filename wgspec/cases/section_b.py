@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from wgspec.case import Mismatch, case, check
+from wgspec.case import case
 from wgspec.cases.common import LOW_ORDER, collect_initiations, flip_field, gaps, in_time
+from wgspec.check import Mismatch, check
 from wgspec.lab import Lab, listed
 from wgspec.noise import Wrong
 from wgspec.peer import Peer, Session
@@ -135,8 +136,8 @@ async def timestamp_format(lab: Lab) -> None:
     level="M",
     cost="s",
     paper="6.1",
-    text="Two initiations to one peer are never less than 5 s apart, whatever is pressed: packets "
-    "every 200 ms, repeated configuration, unanswered handshakes.",
+    text="Two initiations to one peer are never less than 5 s apart, whatever triggers them: "
+    "packets every 200 ms, repeated configuration, unanswered handshakes.",
     needs=[OUT, Capability.CONFIGURE],
 )
 async def never_too_often(lab: Lab) -> None:
@@ -158,7 +159,7 @@ async def never_too_often(lab: Lab) -> None:
     level="D",
     cost="s",
     paper="6.1",
-    text="An unanswered initiation is sent anew after 5 s and a jitter of up to a third of a "
+    text="An unanswered initiation is sent again after 5 s and a jitter of up to a third of a "
     "second, and the gaps vary.",
     known={"K": "0 to 333 ms", "G": "0 to 333 ms", "B": "a 250 ms tick, no jitter"},
     needs=[OUT],
@@ -389,7 +390,7 @@ async def low_order_key(lab: Lab) -> None:
     level="M",
     cost="q",
     paper="5.2",
-    text="With another PSK than the target's there is no session: as initiator it rejects our "
+    text="With a PSK other than the target's there is no session: as initiator it rejects our "
     "response, as responder its answer does not open.",
 )
 async def wrong_psk(lab: Lab) -> None:
@@ -406,7 +407,7 @@ async def wrong_psk(lab: Lab) -> None:
     try:
         other.read_response(sent, message)
     except Mismatch as error:
-        lab.note(f"as it must be: {error.actual}")
+        lab.note(f"as required: {error.actual}")
     else:
         raise Mismatch("a response that does not open with another PSK", "it opens")
     other.psk = right

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from wgspec.case import Mismatch, case, check
+from wgspec.case import case
 from wgspec.cases.common import flip_field
+from wgspec.check import Mismatch, check
 from wgspec.lab import Lab
 from wgspec.noise import Wrong
 from wgspec.target import Capability
@@ -202,8 +203,8 @@ async def rotation(lab: Lab) -> None:
     level="M",
     cost="s",
     paper="5.3",
-    text="Roles are free: the former responder can initiate the next handshake, and the other way "
-    "round.",
+    text="Roles are independent: the former responder can initiate the next handshake, and the "
+    "other way round.",
     needs=[IN, OUT],
 )
 async def roles(lab: Lab) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from wgspec import wire
-from wgspec.case import case, check
+from wgspec.case import case
 from wgspec.cases.pressure import Pressure
+from wgspec.check import check
 from wgspec.lab import Lab
 from wgspec.noise import RIGHT, Handshake, Wrong
 from wgspec.peer import Peer
@@ -33,7 +34,7 @@ RETRY = REKEY_TIMEOUT + JITTER
     level="M",
     cost="q",
     paper="5.3",
-    text="Not under load, a wrong mac2 is ignored: the response comes as always.",
+    text="When not under load, a wrong mac2 is ignored: the response comes as usual.",
 )
 async def ignored_mac2(lab: Lab) -> None:
     peer = await lab.peer()
@@ -48,7 +49,7 @@ async def ignored_mac2(lab: Lab) -> None:
     level="M",
     cost="q",
     paper="5.3",
-    text="Under load an initiation with a right mac1 and a zero or wrong mac2 is answered by one "
+    text="Under load an initiation with a correct mac1 and a zero or wrong mac2 is answered by one "
     "64-byte cookie reply, whose receiver is the rejected message's sender, and is not "
     "processed: a genuine one with an equal timestamp is accepted later.",
     known={"K": "512 queued", "G": "128 queued", "B": "over 100 handshakes a second"},

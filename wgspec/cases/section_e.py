@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from wgspec import wire
-from wgspec.case import case, check
+from wgspec.case import case
+from wgspec.check import check
 from wgspec.inner import SMALLEST_4, Inner, length
 from wgspec.lab import Lab
 from wgspec.peer import Peer, Session, padding_of
@@ -110,7 +111,7 @@ async def padding_and_mtu(lab: Lab) -> None:
     level="M",
     cost="q",
     paper="6.5",
-    text="A keepalive is a transport message of 32 bytes that opens to nothing.",
+    text="A keepalive is a transport message of 32 bytes with an empty plaintext.",
     needs=[Capability.CONFIGURE],
 )
 async def keepalive_size(lab: Lab) -> None:
@@ -390,8 +391,8 @@ async def crossed(lab: Lab) -> None:
     level="D",
     cost="q",
     paper="3",
-    text="Plaintexts that are no IP packet (1 to 19 bytes, a version other than 4 and 6, a length "
-    "beyond the end) are dropped and the session is unaffected.",
+    text="Plaintexts that are not an IP packet (1 to 19 bytes, a version other than 4 and 6, a "
+    "length beyond the end) are dropped and the session is unaffected.",
     needs=[IN, RAW],
     fresh=True,
 )

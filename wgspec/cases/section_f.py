@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from wgspec.case import Mismatch, case, check
+from wgspec.case import case
 from wgspec.cases.common import gaps, in_time
+from wgspec.check import Mismatch, check
 from wgspec.inner import Inner
 from wgspec.lab import Lab
 from wgspec.peer import Peer, Session
@@ -39,7 +40,7 @@ async def _data_then_keepalive(peer: Peer, session: Session) -> None:
     level="M",
     cost="s",
     paper="6.5",
-    text="Data that the target has nothing to answer to is followed by one keepalive, 10 s later.",
+    text="Data that the target does not answer with data is followed by one keepalive, 10 s later.",
 )
 async def keepalive(lab: Lab) -> None:
     peer = await lab.peer()

@@ -122,7 +122,7 @@ async def source_of_another(lab: Lab) -> None:
     level="M",
     cost="q",
     paper="3",
-    text="A packet for which there is no peer leaves nothing on the wire.",
+    text="A packet that matches no peer is not sent.",
     known={"K": "answers ICMP unreachable inside", "G": "drops"},
     needs=[OUT],
     fresh=True,
@@ -165,7 +165,7 @@ async def no_endpoint(lab: Lab) -> None:
     paper="2",
     text="Prefixes of every kind work both ways: /0, /32 and /128, IPv4 inside IPv6 and the other "
     "way round; allowed IPs change while running, one by one with the `-` form too.",
-    known={"G22": "has no `-` form, which is of 2025"},
+    known={"G22": "has no `-` form, which dates from 2025"},
     needs=[IN, OUT, CONFIGURE, Capability.IPV6],
     fresh=True,
 )

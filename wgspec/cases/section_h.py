@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from wgspec import wire
-from wgspec.case import case, check
+from wgspec.case import case
+from wgspec.check import check
 from wgspec.lab import Lab
 from wgspec.noise import Wrong
 from wgspec.peer import Peer, Session

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from wgspec import wire
-from wgspec.case import Mismatch, case, check
+from wgspec.case import case
 from wgspec.cases.common import garbage_initiation
+from wgspec.check import Mismatch, check
 from wgspec.lab import Lab, listed
 from wgspec.peer import Peer, Session
 from wgspec.primitives import public_key
@@ -87,7 +88,7 @@ async def new_psk(lab: Lab) -> None:
     cost="q",
     paper="2",
     text="A removed peer is met with silence at once, its session too; added again, its timestamps "
-    "start anew.",
+    "are forgotten.",
     needs=[IN, CONFIGURE],
 )
 async def removed_peer(lab: Lab) -> None:
@@ -250,8 +251,8 @@ async def flood(lab: Lab) -> None:
     level="D",
     cost="s",
     paper="2",
-    text="Configuration of unusual size is taken and told back whole: 130,560 allowed IPs of one "
-    "peer, 40 peers with 52 each, 29 peers without any.",
+    text="Configuration of unusual size is accepted and reported complete: 130,560 allowed IPs of "
+    "one peer, 40 peers with 52 each, 29 peers without any.",
     needs=[Capability.UAPI, Capability.STATE, CONFIGURE],
     fresh=True,
 )

@@ -14,7 +14,6 @@ import contextlib
 import importlib.metadata
 import ipaddress
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,28 +23,16 @@ from random import Random
 from typing import Any
 
 from wgspec.inner import udp_packet
-from wgspec.netns import Pair, rss_of
+from wgspec.netns import rss_of
 from wgspec.primitives import public_key
-from wgspec.target import (
-    Address,
-    Capability,
-    DeviceConfig,
-    FixedPeer,
-    Health,
-    Instance,
-    Port,
-    RealTimeInstance,
-    Target,
-    Unavailable,
-    Unsupported,
-)
-from wgspec.targets.program import UdpPort
+from wgspec.target import Capability, DeviceConfig, FixedPeer, Health, Unavailable, Unsupported
+from wgspec.targets.pair import PairInstance, PairTarget
 
 IDENTITIES = 24
 START_TIMEOUT = 30.0
 
 
-class BoringtunInstance(RealTimeInstance):
+class BoringtunInstance(PairInstance):
     """One process."""
 
     load_by_peers = True
@@ -61,10 +48,8 @@ class BoringtunInstance(RealTimeInstance):
         }
     )
 
-    def __init__(self, target: BoringtunTarget, private_key: bytes, port: int) -> None:
-        super().__init__(target, private_key)
-        self.pair = target.pair
-        self.port = port
+    def __init__(self, target: BoringtunTarget, private_key: bytes, number: int) -> None:
+        super().__init__(target, private_key, number)
         dice = Random(private_key)
         self.fixed_peers = tuple(
             FixedPeer(
@@ -114,19 +99,6 @@ class BoringtunInstance(RealTimeInstance):
     async def apply(self, change: DeviceConfig) -> None:  # noqa: ARG002
         raise Unsupported("its peers are fixed")
 
-    def address(self, family: int = 4) -> Address:
-        return Address(self.pair.target4 if family == 4 else self.pair.target6, self.port)
-
-    def alias(self, family: int = 4) -> Address:
-        return Address(self.pair.alias4 if family == 4 else self.pair.alias6, self.port)
-
-    async def open_port(self, *, host: int = 0, family: int = 4, port: int = 0) -> Port:
-        return UdpPort(self, self.pair.udp_socket(self.pair.host(host, family), port, family))
-
-    @property
-    def hosts(self) -> int:
-        return self.pair.hosts
-
     async def inner_send(self, packets: Sequence[bytes]) -> None:
         for packet in packets:
             version, header = packet[0] >> 4, 20 if packet[0] >> 4 == 4 else 40
@@ -170,19 +142,13 @@ class BoringtunInstance(RealTimeInstance):
         return self._log.read()[-2000:].decode(errors="replace").strip()
 
 
-class BoringtunTarget(Target):
+class BoringtunTarget(PairTarget):
     """boringtun in the version that the installed package holds."""
 
     name = "boringtun"
     one_per_case = True
 
-    def __init__(self) -> None:
-        self.pair = Pair()
-        self._count = 0
-
-    async def open(self) -> None:
-        if os.geteuid() != 0:
-            raise Unavailable("namespaces need root: try with sudo")
+    async def prepare(self) -> None:
         try:
             version = importlib.metadata.version("mitmproxy-wireguard")
         except importlib.metadata.PackageNotFoundError as error:
@@ -190,20 +156,9 @@ class BoringtunTarget(Target):
                 "boringtun is missing: pip install 'mitmproxy-wireguard>=0.1.23'"
             ) from error
         self.version = f"mitmproxy-wireguard {version}"
-        self.pair.open()
 
-    async def create(self, private_key: bytes) -> Instance:
-        self._count += 1
-        instance = BoringtunInstance(self, private_key, 20000 + self._count)
-        try:
-            await instance.start()
-        except BaseException:
-            await instance.stop()
-            raise
-        return instance
-
-    async def close(self) -> None:
-        self.pair.close()
+    def make_instance(self, private_key: bytes, number: int) -> BoringtunInstance:
+        return BoringtunInstance(self, private_key, number)
 
 
 def make(arguments: list[str]) -> BoringtunTarget:

@@ -32,7 +32,7 @@ from wgspec.target import (
     Unavailable,
     Unsupported,
 )
-from wgspec.targets.program import UdpPort
+from wgspec.targets.udp import UdpPort
 
 PAUSE = 0.05
 """Seconds between two cases: more than the flood guard of an initiation."""
@@ -83,7 +83,7 @@ def _own_address(device: Address) -> str:
         try:
             probe.connect(device)
         except OSError as error:
-            raise Unavailable(f"there is no way to {device}: {error}") from error
+            raise Unavailable(f"there is no route to {device}: {error}") from error
         return str(probe.getsockname()[0])
 
 
@@ -153,7 +153,7 @@ def _inner(text: str) -> str:
 def _device(text: str) -> Address:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise Unavailable(f"{text!r} is no HOST:PORT (IPv6: [ADDRESS]:PORT)")
+        raise Unavailable(f"{text!r} is not HOST:PORT (IPv6: [ADDRESS]:PORT)")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
     except OSError as error:

@@ -32,6 +32,7 @@ from wgspec.uapi import decode, encode, parse_address
 
 NS = 10**9
 HOSTS = 8
+ADAPTER = (sys.executable, "-P", "-m", "wgspec.adapters.engine_process")
 
 
 class EnginePort(Port):
@@ -134,23 +135,24 @@ class EngineInstance(Instance):
 
 
 class EngineTarget(Target):
-    """The process; `fault` plants one (see `wgspec.mutants`)."""
+    """The process: the adapter of this package, or another program that speaks as it does."""
 
     name = "engine"
     virtual = True
 
-    def __init__(self, fault: str = "") -> None:
-        self.fault = fault
+    def __init__(self, command: Sequence[str] = ADAPTER) -> None:
+        self.command = command
         self._process: subprocess.Popen[str] | None = None
         self._count = 0
 
     async def open(self) -> None:
-        command = [sys.executable, "-P", "-m", "wgspec.adapters.engine_process"]
-        if self.fault:
-            command += ["--fault", self.fault]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        try:
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        except OSError as error:
+            raise Unavailable(f"{self.command[0]} does not start: {error.strerror}") from error
+        self.version = self.exchange({"op": "version", "id": 0, "now": 0})["version"]
 
     def exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         """One line each way; raises `Unavailable` when the process has ended."""
@@ -189,9 +191,5 @@ class EngineTarget(Target):
 
 
 def make(arguments: list[str]) -> Target:
-    """`engine [--fault NAME]`."""
-    if arguments[:1] == ["--fault"] and len(arguments) == 2:
-        return EngineTarget(arguments[1])
-    if arguments:
-        raise Unavailable("the target is `engine` or `engine --fault NAME`")
-    return EngineTarget()
+    """`engine [PROGRAM ARGUMENT…]`; the program speaks as `wgspec.adapters.engine_process`."""
+    return EngineTarget(arguments or ADAPTER)

@@ -28,7 +28,7 @@ class LocalAgent(Vm):
     async def boot(self) -> None:
         """Start it; raises `Unavailable`."""
         self._process = subprocess.Popen(
-            ["ip", "netns", "exec", self.pair.target, sys.executable, guest.__file__],
+            ["ip", "netns", "exec", self.pair.target, sys.executable, "-P", guest.__file__],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
         )  # fmt: skip
         if not await self._connect(set_clock=False):
@@ -42,15 +42,11 @@ class HostKernelTarget(MicroVmTarget):
         series = ".".join(os.uname().release.split(".")[:2])
         super().__init__(series, pair=Pair())
 
-    async def open(self) -> None:
-        self.version = os.uname().release
-        self.pair.open()
-        self.vm = LocalAgent(self.pair)
-        try:
-            await self.vm.boot()
-        except BaseException:
-            await self.close()
-            raise
+    async def prepare(self) -> None:
+        self.version = f"Linux {os.uname().release}"
+
+    def make_vm(self) -> Vm:
+        return LocalAgent(self.pair)
 
 
 def host_has_module() -> bool:

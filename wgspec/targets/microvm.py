@@ -30,18 +30,14 @@ from wgspec.target import (
     DeviceConfig,
     DeviceState,
     Health,
-    Instance,
     PeerConfig,
     PeerState,
-    Port,
-    RealTimeInstance,
     Rejected,
-    Target,
     Unavailable,
     Unsupported,
 )
 from wgspec.targets import guest, vm_image
-from wgspec.targets.program import UdpPort
+from wgspec.targets.pair import PairInstance, PairTarget
 
 BOOT_TIMEOUT = 120.0
 """Seconds for a guest to come up, emulated and on a busy machine."""
@@ -193,19 +189,17 @@ class Vm:
         self._log.close()
 
 
-class MicroVmInstance(RealTimeInstance):
+class MicroVmInstance(PairInstance):
     """One WireGuard interface of the guest."""
 
     capabilities = frozenset(Capability) - {Capability.PROCESS, Capability.UAPI}
     slack = 2.0
 
     def __init__(self, target: MicroVmTarget, private_key: bytes, number: int) -> None:
-        super().__init__(target, private_key)
+        super().__init__(target, private_key, number)
         self.vm = target.vm
-        self.pair = target.pair
         self.number = number
         self.name = f"wg{number}"
-        self.port = 20000 + number
 
     async def start(self) -> None:
         key = base64.b64encode(self.private_key).decode()
@@ -272,19 +266,6 @@ class MicroVmInstance(RealTimeInstance):
             peers=tuple(_peer_state(line) for line in lines[1:]),
         )
 
-    def address(self, family: int = 4) -> Address:
-        return Address(self.pair.target4 if family == 4 else self.pair.target6, self.port)
-
-    def alias(self, family: int = 4) -> Address:
-        return Address(self.pair.alias4 if family == 4 else self.pair.alias6, self.port)
-
-    async def open_port(self, *, host: int = 0, family: int = 4, port: int = 0) -> Port:
-        return UdpPort(self, self.pair.udp_socket(self.pair.host(host, family), port, family))
-
-    @property
-    def hosts(self) -> int:
-        return self.pair.hosts
-
     async def inner_send(self, packets: Sequence[bytes]) -> None:
         for packet in packets:
             self.vm.send(guest.PACKET, struct.pack(">H", self.number) + packet)
@@ -325,45 +306,42 @@ def _peer_state(words: list[str]) -> PeerState:
     )
 
 
-class MicroVmTarget(Target):
+class MicroVmTarget(PairTarget):
     """One guest with a kernel of a series; named `linux-6.1`, `linux-6.12`."""
 
+    needs_root = "a tap device needs root: try with sudo"
     parallel = 8
     fresh_parallel = 2
     stagger = 0.6
     shares_load = True  # the kernel remembers one time of being under load for all interfaces
 
     def __init__(self, series: str, pair: Pair | None = None) -> None:
+        super().__init__(pair or TapPair())
         self.series = series
         self.name = f"linux-{series}"
-        self.pair = pair or TapPair()
-        self._count = 0
+        self._image: vm_image.Image | None = None
 
-    async def open(self) -> None:
-        if os.geteuid() != 0:
-            raise Unavailable("a tap device needs root: try with sudo")
+    async def prepare(self) -> None:
         if shutil.which("qemu-system-x86_64") is None:
             raise Unavailable("qemu is missing: apt-get install qemu-system-x86")
-        image = await asyncio.to_thread(vm_image.prepare, self.series)
-        self.version = image.release
-        self.pair.open()
-        self.vm = Vm(self.pair, image)
-        try:
-            await self.vm.boot()
-        except BaseException:
-            await self.close()
-            raise
+        self._image = await asyncio.to_thread(vm_image.prepare, self.series)
+        self.version = f"Linux {self._image.release}"
 
-    async def create(self, private_key: bytes) -> Instance:
-        self._count += 1
-        instance = MicroVmInstance(self, private_key, self._count)
-        await instance.start()
-        return instance
+    def make_vm(self) -> Vm:
+        """The guest, not booted yet."""
+        return Vm(self.pair, self._image)
+
+    async def begin(self) -> None:
+        self.vm = self.make_vm()
+        await self.vm.boot()
+
+    def make_instance(self, private_key: bytes, number: int) -> MicroVmInstance:
+        return MicroVmInstance(self, private_key, number)
 
     async def close(self) -> None:
         if hasattr(self, "vm"):
             self.vm.close()
-        self.pair.close()
+        await super().close()
 
 
 def make(arguments: list[str]) -> MicroVmTarget:

@@ -14,124 +14,84 @@ import shlex
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from wgspec.netns import Pair, rss_of, run
-from wgspec.target import (
-    Address,
-    Arrival,
-    Capability,
-    DeviceConfig,
-    DeviceState,
-    Health,
-    Instance,
-    Port,
-    RealTimeInstance,
-    Target,
-    Unavailable,
-)
+from wgspec.netns import rss_of, run
+from wgspec.target import Capability, DeviceConfig, DeviceState, Health, Unavailable
+from wgspec.targets.pair import PairInstance, PairTarget
 from wgspec.uapi import DIRECTORY, Client
 
 _OUTGOING = 4  # sockaddr_ll pkttype: what the host sends into the TUN, our own stimulus
 START_TIMEOUT = 30.0
-_UDP_SEGMENT = 103
-_MAX_SEGMENTS, _MAX_TRAIN = 60, 60_000
+FOREGROUND = {"WG_PROCESS_FOREGROUND": "1"}
+VERSION_TIMEOUT = 10.0
+"""Seconds for `PROGRAM --version`; a program that takes the word for something else is ended."""
 
 
-def monotonic_of(ancillary: list[tuple[int, int, bytes]]) -> tuple[float, int]:
-    """(receive time on the monotonic clock, TOS byte or -1) of a datagram's control data."""
-    at, tos = time.monotonic(), -1
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == 35:
-            seconds, ns = struct.unpack("qq", data[:16])
-            at -= max(0.0, time.time() - (seconds + ns / 1e9))
-        elif level in (socket.IPPROTO_IP, socket.IPPROTO_IPV6):
-            tos = data[0]
-    return at, tos
+def version_command(command: str) -> list[str]:
+    """The command that makes the program say its version.
+
+    Its words up to the interface's name, where the options just before that name (`-f`)
+    give way to `--version`; so an interpreter or `env` in front of the program stays there.
+    """
+    words = shlex.split(command)
+    end = next(number for number, word in enumerate(words) if "%i" in word)
+    while end > 1 and words[end - 1].startswith("-"):
+        end -= 1
+    return [*words[:end], "--version"]
 
 
-class UdpPort(Port):
-    """A UDP socket in the tester's namespace."""
-
-    def __init__(self, instance: RealTimeInstance, sock: socket.socket) -> None:
-        name = sock.getsockname()
-        super().__init__(instance, Address(name[0], name[1]))
-        self._sock = sock
-        self._real = instance
-        asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
-
-    def _readable(self) -> None:
-        for _ in range(64):
-            try:
-                data, ancillary, _, source = self._sock.recvmsg(65536, 512)
-            except BlockingIOError:
-                break
-            except OSError:
-                continue  # an ICMP error came back: the next receive is for data
-            at, tos = monotonic_of(ancillary)
-            self.arrived(Arrival(at, data, Address(source[0], source[1]), self.address, tos))
-        self._real.wake()
-
-    def _transmit(self, datagrams: Sequence[bytes], to: Address) -> None:
-        for data in datagrams:
-            for _ in range(3):
-                try:
-                    self._sock.sendto(data, to)
-                except ConnectionRefusedError:
-                    continue
-                except BlockingIOError:
-                    time.sleep(0.002)
-                    continue
-                break
-
-    def train(self, datagrams: Sequence[bytes]) -> None:
-        """As super-packets of the kernel (UDP GSO), which a veth hands over whole."""
-        size = len(datagrams[0])
-        to = self.instance.address(self.address.family)
-        step = min(_MAX_SEGMENTS, _MAX_TRAIN // size)
-        segment = (socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", size))
-        for start in range(0, len(datagrams), step):
-            part = datagrams[start : start + step]
-            assert all(len(data) == size for data in part)
-            try:
-                self._sock.sendmsg(part, [segment], 0, to)
-            except OSError:  # this kernel or route cannot: one by one is as right
-                self._transmit(part, to)
-
-    def close(self) -> None:
-        if self._sock.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._sock.fileno())
-            self._sock.close()
+def said_version(command: str, namespace: str) -> str:
+    """The first line that the program prints for `--version`; empty when it does not say."""
+    process = subprocess.Popen(
+        ["ip", "netns", "exec", namespace, *version_command(command)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | FOREGROUND, start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=VERSION_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return ""
+    if process.returncode != 0:
+        return ""
+    lines = (out or err).decode(errors="replace").split("\n")
+    return next((line.strip() for line in lines if line.strip()), "")
 
 
-class ProgramInstance(RealTimeInstance):
+class ProgramInstance(PairInstance):
     """One process with one TUN interface."""
 
     capabilities = frozenset(Capability)
 
-    def __init__(self, target: ProgramTarget, private_key: bytes, name: str, port: int) -> None:
-        super().__init__(target, private_key)
-        self.pair = target.pair
+    def __init__(self, target: ProgramTarget, private_key: bytes, number: int) -> None:
+        super().__init__(target, private_key, number)
         self.command = target.command
-        self.name = name
-        self.port = port
-        self.client = Client(name)
+        self.name = f"{self.pair.prefix}i{number}"[-15:]
+        self.client = Client(self.name)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process: subprocess.Popen[bytes] | None = None
         self._inner: socket.socket | None = None
 
     async def start(self) -> None:
         """Start the process, wait for its socket, configure, set up, tap the TUN."""
+        try:
+            await self._start()
+        except OSError as error:
+            text = f"`{self.command}` did not start: {error}\n{self.diagnostics()}"
+            raise Unavailable(text) from error
+
+    async def _start(self) -> None:
         words = [word.replace("%i", self.name) for word in shlex.split(self.command)]
-        environment = os.environ | {"WG_PROCESS_FOREGROUND": "1"}
         self._process = subprocess.Popen(
             ["ip", "netns", "exec", self.pair.target, *words],
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=environment,
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+            env=os.environ | FOREGROUND,
         )  # fmt: skip
         await self._until_socket()
         await self.client.apply(DeviceConfig(self.private_key, self.port))
@@ -173,20 +133,6 @@ class ProgramInstance(RealTimeInstance):
 
     async def state(self) -> DeviceState:
         return await self.client.state()
-
-    def address(self, family: int = 4) -> Address:
-        return Address(self.pair.target4 if family == 4 else self.pair.target6, self.port)
-
-    def alias(self, family: int = 4) -> Address:
-        return Address(self.pair.alias4 if family == 4 else self.pair.alias6, self.port)
-
-    async def open_port(self, *, host: int = 0, family: int = 4, port: int = 0) -> Port:
-        sock = self.pair.udp_socket(self.pair.host(host, family), port, family)
-        return UdpPort(self, sock)
-
-    @property
-    def hosts(self) -> int:
-        return self.pair.hosts
 
     async def inner_send(self, packets: Sequence[bytes]) -> None:
         assert self._inner is not None
@@ -261,41 +207,29 @@ class ProgramInstance(RealTimeInstance):
         return self._log.read()[-4000:].decode(errors="replace").strip()
 
 
-class ProgramTarget(Target):
+class ProgramTarget(PairTarget):
     """`command` holds `%i` where the interface's name goes."""
 
+    needs_root = "namespaces and TUN devices need root: try with sudo"
+
     def __init__(self, command: str, name: str = "") -> None:
+        super().__init__()
         words = shlex.split(command)
         if not words or "%i" not in command:
             raise Unavailable(f"a program target needs %i for the interface: {command!r}")
         self.command = command
         self.name = name or Path(words[0]).name
-        self.pair = Pair()
-        self._count = 0
 
-    async def open(self) -> None:
-        if os.geteuid() != 0:
-            raise Unavailable("namespaces and TUN devices need root: try with sudo")
+    async def prepare(self) -> None:
         program = shlex.split(self.command)[0]
         if shutil.which(program) is None:
             raise Unavailable(f"{program} is not installed (or not in PATH)")
+        if not Path("/dev/net/tun").exists():
+            raise Unavailable("/dev/net/tun is missing: try `modprobe tun`")
         DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.pair.open()
 
-    async def create(self, private_key: bytes) -> Instance:
-        self._count += 1
-        name = f"{self.pair.prefix}i{self._count}"
-        instance = ProgramInstance(self, private_key, name[-15:], 20000 + self._count)
-        try:
-            await instance.start()
-        except OSError as error:
-            printed = instance.diagnostics()
-            await instance.stop()
-            raise Unavailable(f"`{self.command}` did not start: {error}\n{printed}") from error
-        except BaseException:
-            await instance.stop()
-            raise
-        return instance
+    async def begin(self) -> None:
+        self.version = await asyncio.to_thread(said_version, self.command, self.pair.target)
 
-    async def close(self) -> None:
-        self.pair.close()
+    def make_instance(self, private_key: bytes, number: int) -> ProgramInstance:
+        return ProgramInstance(self, private_key, number)

@@ -1,7 +1,7 @@
-"""wgpy's daemon with one fault planted: `python -m wgspec.adapters.daemon_process FAULT -f IFACE`.
+"""wgpy's daemon with one fault planted: `python -P -m tests.mutants.daemon FAULT -f IFACE`.
 
-As a program it is the same as `wireguard-py`; the fault is in its packet path, which
-the engine alone does not have.
+It is the program `wireguard-py`; the fault is in its packet path, which the engine alone
+does not have.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import runpy
 import sys
 from pathlib import Path
 
-from wgspec.adapters.plant import plant
-from wgspec.mutants import FAULTS
+from tests.mutants.plant import plant_named
 
 
 def main(fault: str, arguments: list[str]) -> None:
     """Plant the fault, then be the program, in this process."""
+    plant_named(fault)
     program = Path(sys.executable).with_name("wireguard-py")
-    plant(FAULTS[fault])
     sys.argv = [str(program), *arguments]
     runpy.run_path(str(program), run_name="__main__")
 

@@ -1,9 +1,4 @@
-"""Plants one fault into a program's sources as they are imported.
-
-A fault names a module, a piece of its source and what to write instead.  The piece must
-occur exactly once: a fault that no longer fits the source is an error, not a fault that
-nobody catches.
-"""
+"""Plants one fault into wgpy's sources as they are imported."""
 
 from __future__ import annotations
 
@@ -14,7 +9,7 @@ from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from types import CodeType, ModuleType
 
-from wgspec.mutants import Fault, FaultDoesNotFit, altered
+from tests.mutants.faults import FAULTS, Fault, FaultDoesNotFit, altered
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
@@ -50,8 +45,27 @@ class _Finder(MetaPathFinder):
 
 
 def plant(fault: Fault) -> None:
-    """Alter the fault's module when it is imported, and import it now."""
+    """Alter the fault's module when it is imported, and import it now.
+
+    Raises `FaultDoesNotFit` when the module does not exist, was imported before, or does
+    not have the fault's text exactly once.
+    """
     if fault.module in sys.modules:
-        raise FaultDoesNotFit(f"{fault.module} was imported before the fault was planted")
+        raise FaultDoesNotFit(
+            f"fault {fault.name}: {fault.module} was imported before the fault was planted"
+        )
     sys.meta_path.insert(0, _Finder(fault))
-    __import__(fault.module)
+    try:
+        __import__(fault.module)
+    except ModuleNotFoundError as error:
+        raise FaultDoesNotFit(f"fault {fault.name}: there is no module {fault.module}") from error
+
+
+def plant_named(name: str) -> None:
+    """The same for a program's argument: ends the program with one line on an error."""
+    if name not in FAULTS:
+        sys.exit(f"no fault is called {name!r} (see tests/mutants/faults.toml)")
+    try:
+        plant(FAULTS[name])
+    except FaultDoesNotFit as error:
+        sys.exit(str(error))

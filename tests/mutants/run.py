@@ -1,9 +1,8 @@
-"""Does the tester catch bugs?  Faults planted in wgpy, one at a time.
+"""Runs the conformance suite on planted faults, several at a time.
 
-`faults.toml` lists them as pieces of source and what to write instead.  Faults of the
-protocol are run against the `engine` target, in virtual time; those of the packet path,
-which the engine alone does not have, against the daemon (this needs root).  A fault is
-caught when a case fails.  Runs without a fault come first: they must not fail.
+Faults of the protocol are run against the `engine` target, in virtual time; those of the
+packet path, which the engine does not have, against the daemon (this needs root).  A fault
+is caught when a case fails.  Runs without a fault come first: they must not fail.
 """
 
 from __future__ import annotations
@@ -13,42 +12,20 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from wgspec.case import all_cases
+from tests.mutants.faults import FAULTS, Fault
+from wgspec.cases import all_cases
 
 TIME_LIMIT = 300
 """Seconds for one fault; a fault that stops time is caught by this."""
-DAEMON = "wgpy.dataplane."
 DAEMON_CASES = ("E", "G", "R-38", "R-86")
 """What is asked about the packet path; R-86 (2 minutes) only if the others do not know."""
 SLOW = frozenset({"R-102", "R-103", "R-104"})
 """Asked only about faults that no other case catches."""
-
-
-class FaultDoesNotFit(Exception):
-    """The source is not as the fault expects it; the text says what to look at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """In `module`, write `instead` where the source has `find` (exactly once)."""
-
-    name: str
-    what: str
-    module: str
-    find: str
-    instead: str
-
-    @property
-    def in_daemon(self) -> bool:
-        """Whether it is planted into the daemon, not into the engine."""
-        return self.module.startswith(DAEMON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +37,20 @@ class Outcome:
     trouble: str = ""
 
 
-def _load() -> dict[str, Fault]:
-    tables = tomllib.loads(Path(__file__).with_name("faults.toml").read_text())
-    return {name: Fault(name=name, **table) for name, table in tables.items()}
-
-
-FAULTS: Final = _load()
-
-
-def altered(fault: Fault, source: str) -> str:
-    """The source with the fault in it; raises `FaultDoesNotFit`."""
-    times = source.count(fault.find)
-    if times != 1:
-        raise FaultDoesNotFit(
-            f"{fault.name}: {fault.find!r} occurs {times} times in {fault.module}, not once"
-        )
-    return source.replace(fault.find, fault.instead)
+def sut_with(fault: Fault) -> str:
+    """What `wgpy spec run --sut` is given to test wgpy with this fault."""
+    python, name = shlex.quote(sys.executable), shlex.quote(fault.name)
+    if fault.in_daemon:
+        return f"{python} -P -m tests.mutants.daemon {name} -f %i"
+    return f"engine {python} -P -m tests.mutants.engine {name}"
 
 
 def failures(sut: str, ids: Sequence[str], seed: int) -> tuple[tuple[str, ...], str]:
     """(ids that fail, trouble) of one run in a process of its own."""
-    with tempfile.TemporaryDirectory(prefix="wgspec-") as folder:
+    with tempfile.TemporaryDirectory(prefix="wgpy-mutants-") as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, "-P", "-m", "wgspec", "run", "--sut", sut, "--seed", str(seed),
-                   "--json", str(result), "--html", folder, *ids]  # fmt: skip
+                   "--report", str(result), "--captures", folder, *ids]  # fmt: skip
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
@@ -98,17 +65,16 @@ def failures(sut: str, ids: Sequence[str], seed: int) -> tuple[tuple[str, ...], 
 
 def try_fault(fault: Fault, seed: int) -> Outcome:
     """Run the cases that are quick here, then the slow ones if nothing caught it."""
+    sut = sut_with(fault)
     if fault.in_daemon:
-        sut = f"wgpy --fault {shlex.quote(fault.name)}"
-        caught, trouble = failures(sut, DAEMON_CASES[:-1], seed)
-        if not caught and not trouble:
-            caught, trouble = failures(sut, DAEMON_CASES[-1:], seed)
-        return Outcome(fault, caught, trouble)
-    sut = f"engine --fault {shlex.quote(fault.name)}"
-    every = [c.id for c in all_cases()]
-    caught, trouble = failures(sut, [i for i in every if i not in SLOW], seed)
-    if not caught and not trouble:
-        caught, trouble = failures(sut, sorted(SLOW), seed)
+        rounds = [DAEMON_CASES[:-1], DAEMON_CASES[-1:]]
+    else:
+        every = [c.id for c in all_cases()]
+        rounds = [tuple(i for i in every if i not in SLOW), tuple(sorted(SLOW))]
+    for ids in rounds:
+        caught, trouble = failures(sut, ids, seed)
+        if caught or trouble:
+            break
     return Outcome(fault, caught, trouble)
 
 
@@ -155,8 +121,8 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
     lines = [
         "# Planted faults and the cases that catch them",
         "",
-        "Written by `wgpy spec mutants --markdown docs/wgspec-faults.md`; the faults are in "
-        "`wgspec/faults.toml`.",
+        "Written by `python -P -m tests.mutants --report docs/wgspec-faults.md`, from a clone of "
+        "the repository; the faults are in `tests/mutants/faults.toml`.",
         "",
         f"{len(outcomes) - missed} of {len(outcomes)} caught.",
         "",
