@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint packages demo-packages clean
+.PHONY: demo test lint man wheel packages demo-packages clean
 
 demo: demo-packages $(VENV)/ready
 	@$(BIN)/wgpy demo
@@ -17,6 +17,15 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# One page for each command, from its --help.
+man: $(VENV)/ready
+	@$(BIN)/python -P install/man_pages.py build/man
+
+# To be installed elsewhere: dist/*.whl, man pages and systemd unit included.
+wheel: man
+	@$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist
 
 packages:
 	@bash .ci/install-packages packages
@@ -31,4 +40,4 @@ $(VENV)/ready: pyproject.toml | demo-packages
 	@touch $@
 
 clean:
-	rm -rf $(VENV) out .cache
+	rm -rf $(VENV) out build dist .cache

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,12 +25,23 @@ from wgpy.sockets import CONTROL, SOCKET_FOLDER, answering, socket_path
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _complete_interface(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Shell completion: names of interfaces with a control socket."""
+    with suppress(OSError):
+        names = sorted(path.stem for path in SOCKET_FOLDER.glob("*.control"))
+        return [name for name in names if name.startswith(incomplete)]
+    return []
+
+
 def interface_option(function: F) -> F:
     """``--interface``, which may be left out when this network namespace has just one."""
     return click.option(
         "-i",
         "--interface",
         envvar="WGPY_INTERFACE",
+        shell_complete=_complete_interface,
         help="Interface to ask (default: the only one here with a control socket).",
     )(function)
 

@@ -80,8 +80,13 @@ def _holder(name: str) -> int | None:
     return next((int(row["pid"]) for row in state["namespaces"].values()), None)
 
 
+def _complete_lab(_ctx: object, _parameter: object, incomplete: str) -> list[str]:
+    """Shell completion: names of labs."""
+    return [lab.name for lab in catalogue.labs() if lab.name.startswith(incomplete)]
+
+
 @testbed.command()
-@click.argument("what", metavar="FILE|LAB")
+@click.argument("what", metavar="FILE|LAB", shell_complete=_complete_lab)
 @click.option("--name", default="", help="Its name; the topology's, when left out.")
 @as_json
 def up(what: str, name: str, as_json: bool) -> None:
@@ -181,7 +186,7 @@ def _describe(cluster: Cluster) -> dict[str, Any]:
 
 
 @testbed.command(name="graph")
-@click.argument("what", metavar="FILE|LAB|CLUSTER")
+@click.argument("what", metavar="FILE|LAB|CLUSTER", shell_complete=_complete_lab)
 @click.option("--format", "form", type=click.Choice(["text", "dot", "svg"]), default="text")
 def draw(what: str, form: str) -> None:
     """Draw a topology; of a running cluster also who has not discovered whom."""
@@ -334,7 +339,7 @@ def start(name: str | None, node: str, role: str) -> None:
 
 
 @testbed.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete_lab)
 @click.option("--topology", is_flag=True, help="Print the lab's topology file instead.")
 @as_json
 def labs(name: str | None, topology: bool, as_json: bool) -> None:
