@@ -156,7 +156,7 @@ def test_an_interrupt_undoes_all(client: End, tmp_path: Path, number: int) -> No
     # nsenter replaced itself, so this is the program.
     process.send_signal(number)
     assert wait_until(lambda: process.poll() is not None, 20)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert client.network() == before
     assert client.leftovers() == []
 

@@ -268,7 +268,7 @@ def _add_routes(tunnel: Tunnel, network: Network, config: Config) -> None:
 
 def _add_route(tunnel: Tunnel, network: Network, prefix: Prefix, table: int) -> None:
     where = "" if table == MAIN_TABLE else f" table {table}"
-    tunnel.say(f"ip route add {prefix} dev {tunnel.interface}{where}")
+    tunnel.say(f"ip route add {prefix} dev {tunnel.interface} proto static{where}")
     network.add_route(tunnel.interface, prefix, table)
 
 
