@@ -30,8 +30,7 @@ def _complete_interface(
 ) -> list[str]:
     """Shell completion: names of interfaces with a control socket."""
     with suppress(OSError):
-        names = sorted(path.stem for path in SOCKET_FOLDER.glob("*.control"))
-        return [name for name in names if name.startswith(incomplete)]
+        return [name for name in answering(CONTROL) if name.startswith(incomplete)]
     return []
 
 
