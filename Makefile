@@ -8,7 +8,7 @@ SHELL := bash
 # One line per package while pip works.
 SHOW := sed -un -e 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' -e 's/^Building \(wheel.*\) (.*started/  building \1/p'
 
-.PHONY: demo test lint packages demo-packages clean
+.PHONY: demo test lint man wheel packages demo-packages clean
 
 demo: demo-packages $(if $(wildcard $(VENV)/ready),$(VENV)/ready,$(VENV)/ready-demo)
 	@$(BIN)/wgpy demo
@@ -21,6 +21,15 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# One page for each command, from its --help.
+man: $(VENV)/ready
+	@$(BIN)/python -P install/man_pages.py build/man
+
+# To be installed elsewhere: dist/*.whl, man pages and systemd unit included.
+wheel: man
+	@$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist
 
 packages:
 	@bash .ci/install-packages packages
@@ -41,4 +50,4 @@ $(VENV)/ready: pyproject.toml | demo-packages
 	@touch $@
 
 clean:
-	rm -rf $(VENV) out .cache
+	rm -rf $(VENV) out build dist .cache

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,12 +25,22 @@ from wgpy.sockets import CONTROL, SOCKET_FOLDER, answering, socket_path
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _complete_interface(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Shell completion: names of interfaces with a control socket."""
+    with suppress(OSError):
+        return [name for name in answering(CONTROL) if name.startswith(incomplete)]
+    return []
+
+
 def interface_option(function: F) -> F:
     """``--interface``, which may be left out when this network namespace has just one."""
     return click.option(
         "-i",
         "--interface",
         envvar="WGPY_INTERFACE",
+        shell_complete=_complete_interface,
         help="Interface to ask (default: the only one here with a control socket).",
     )(function)
 
@@ -103,10 +113,12 @@ def strict() -> None:
 )
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics.")
 @click.option("--metrics-address", default="127.0.0.1", show_default=True)
-def run(path: Path, metrics_port: int | None, metrics_address: str) -> None:
+@json_option
+def run(path: Path, metrics_port: int | None, metrics_address: str, as_json: bool) -> None:
     """Keep this node as its file and the cluster's file say, until SIGTERM.
 
-    Nothing is taken down at the end: traffic and strictness go on without the agent.
+    Nothing is taken down at the end: traffic and strictness go on without the agent.  With
+    --json the log is one JSON object per line on stdout.
     """
     from strict.agent import Agent, AgentError
     from strict.config import read_config
@@ -117,7 +129,7 @@ def run(path: Path, metrics_port: int | None, metrics_address: str) -> None:
 
     try:
         config = read_config(path)
-        agent = Agent(config, [StaticDiscovery(config.cluster)], say=say)
+        agent = Agent(config, [StaticDiscovery(config.cluster)], say=say_json if as_json else say)
     except (DocumentRefused, AgentError, FirewallError, RoutingError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
@@ -139,7 +151,8 @@ def run(path: Path, metrics_port: int | None, metrics_address: str) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The node's file.",
 )
-def down(path: Path) -> None:
+@json_option
+def down(path: Path, as_json: bool) -> None:
     """Take this node out: data plane, routes and, last of all, the backstop.
 
     Stop the agent first, or it builds everything again.
@@ -161,7 +174,10 @@ def down(path: Path) -> None:
             socket_path(node.interface, suffix).unlink(missing_ok=True)
     except (DocumentRefused, FirewallError, RoutingError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{node.interface} is down: its routes and nftables are removed")
+    if as_json:
+        show_json({"interface": node.interface, "down": True})
+    else:
+        click.echo(f"{node.interface} is down: its routes and nftables are removed")
 
 
 def _wait_until_gone(interface: str) -> None:
@@ -363,3 +379,8 @@ def _end(event: Mapping[str, Any], side: str) -> str:
 def say(text: str) -> None:
     """A line of the agent's log, on stderr."""
     click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}", err=True)
+
+
+def say_json(text: str) -> None:
+    """The same line for programs, on stdout."""
+    click.echo(json.dumps({"time": time.time_ns(), "text": text}))

@@ -96,8 +96,13 @@ def _holder(name: str) -> int | None:
     return next((int(row["pid"]) for row in state["namespaces"].values()), None)
 
 
+def _complete_lab(_ctx: object, _parameter: object, incomplete: str) -> list[str]:
+    """Shell completion: names of labs."""
+    return [lab.name for lab in catalogue.labs() if lab.name.startswith(incomplete)]
+
+
 @testbed.command()
-@click.argument("what", metavar="FILE|LAB")
+@click.argument("what", metavar="FILE|LAB", shell_complete=_complete_lab)
 @click.option("--name", default="", help="Its name; the topology's, when left out.")
 @as_json
 def up(what: str, name: str, as_json: bool) -> None:
@@ -229,7 +234,8 @@ def _common_mode(modes: list[str]) -> str:
 
 
 @testbed.command(name="graph")
-@click.argument("what", metavar="[FILE|LAB|CLUSTER]", required=False)
+@click.argument("what", metavar="[FILE|LAB|CLUSTER]", required=False,
+                shell_complete=_complete_lab)  # fmt: skip
 @which
 @click.option("--format", "form", type=click.Choice(["text", "dot", "svg"]), default="text",
               show_default=True)  # fmt: skip
@@ -451,7 +457,7 @@ def start(name: str | None, node: str, role: str, as_json: bool) -> None:
 
 
 @testbed.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete_lab)
 @click.option("--topology", is_flag=True, help="Print the lab's topology file instead.")
 @as_json
 def labs(name: str | None, topology: bool, as_json: bool) -> None:

@@ -35,7 +35,7 @@ from wgpy.protocol.settings import (
 GET: Final = "get=1\n\n"
 """The standard question, answered with standard keys only."""
 GET_EXTENDED: Final = "get=1\nwgpy=1\n\n"
-"""The question that is answered with `wgpy_deadline` and `wgpy_drops` as well."""
+"""The question that is answered with the keys that begin with ``wgpy_`` as well."""
 
 MAX_REQUEST_SIZE: Final = 64 << 20
 """Bytes; 130,560 allowed IPs take 6 MB."""
@@ -311,6 +311,8 @@ def format_get(device: DeviceSnapshot, *, now: int | None = None) -> str:
         lines += _peer_lines(peer)
         if now is not None:
             lines += _extension(peer, now)
+            if peer.handshake_at is not None:
+                lines.append(f"wgpy_handshake_age={max(0, now - peer.handshake_at)}")
     lines.append("errno=0\n\n")
     return "\n".join(lines)
 
@@ -438,6 +440,8 @@ class _GetParser:
             peer["seconds"] = _number(value, 2**63 - 1)
         elif key == "last_handshake_time_nsec":
             peer["nanoseconds"] = _number(value, NS - 1)
+        elif key == "wgpy_handshake_age":
+            peer["handshake_at"] = -_number(value, 2**63 - 1)
 
     def _take_extension(self, key: str, value: str) -> None:
         number, _, word = value.partition(" ")
@@ -477,7 +481,7 @@ def parse_get(text: str) -> DeviceSnapshot:
     """The device that the answer to a ``get`` describes, of any implementation.
 
     `DeviceSnapshot.public_key` is None unless the answer carries it (derive it from the
-    private key); a `Deadline.at` counts from the moment of the answer.  Raises
+    private key); `Deadline.at` and `handshake_at` count from the moment of the answer.  Raises
     `UapiError` for a malformed answer (EPROTO) and for the errno of a refusal.
     """
     parser = _GetParser()

@@ -75,7 +75,8 @@ def _sut_help() -> str:
 
 
 @spec.command("run")
-@click.option("--sut", required=True, metavar="TARGET", help=_sut_help())
+@click.option("--sut", required=True, metavar="TARGET", help=_sut_help(),
+              shell_complete=targets.complete)  # fmt: skip
 @click.argument("ids", nargs=-1)
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="quick", show_default=True,
               help="quick: under a minute; full: under five; long: 90-540 s timers.")  # fmt: skip

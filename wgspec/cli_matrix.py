@@ -20,7 +20,7 @@ from wgspec.target import Unavailable
 @click.command("matrix")
 @click.argument("files", metavar="[RESULTS…]", nargs=-1,
                 type=click.Path(exists=True, dir_okay=False, path_type=Path))  # fmt: skip
-@click.option("--sut", "suts", multiple=True, metavar="TARGET",
+@click.option("--sut", "suts", multiple=True, metavar="TARGET", shell_complete=targets.complete,
               help="Run this target (may be repeated).")  # fmt: skip
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="quick", show_default=True,
               help="For the targets that are run.")  # fmt: skip

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -78,12 +81,53 @@ def test_version(run) -> None:
     assert run("--version").output.startswith("wgpy ")
 
 
-def test_a_reader_that_leaves_is_no_traceback() -> None:
-    """As in `wgpy --help | head -0`."""
+@pytest.mark.parametrize(
+    "words", [("--help",), ("--version",), ("genpsk",), ("sim",), ("sim", "rekey", "loss")], ids=str
+)
+def test_a_reader_that_leaves_is_met_with_silence(words: tuple[str, ...]) -> None:
+    """As in `wgpy --help | head -0`, whether much is written or little."""
     with subprocess.Popen(
-        [WGPY, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [WGPY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "words"),
+    [
+        ("FileNotFoundError(2, 'No such file', '/x')", 1, "Error: /x: No such file\n"),
+        ("OSError('just so')", 1, "Error: just so\n"),
+        ("KeyboardInterrupt", 130, ""),
+        ("KeyError('mode')", 1, "Error: internal error: KeyError: 'mode' (WGPY_TRACEBACK=1"),
+    ],
+)
+def test_whatever_a_command_raises_ends_as_one_line(
+    run, monkeypatch, tmp_path, failure: str, code: int, words: str
+) -> None:
+    name = f"raises{code}{len(failure)}"
+    source = COMMAND.replace('click.echo("hello")', f"raise {failure}")
+    plugins(monkeypatch, tmp_path, **{name: source})
+    result = run(name)
+    assert result.exit_code == code
+    assert result.output.startswith(words)
+    assert result.output.count("\n") == bool(words)
+
+
+@pytest.mark.parametrize("sudo", [True, False])
+def test_a_denied_file_comes_with_a_command_that_can_be_typed(
+    run, monkeypatch, tmp_path, sudo: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(sys, "argv", [str(WGPY), "up", "a b.conf"])
+    monkeypatch.setattr(shutil, "which", {"sudo": "/usr/bin/sudo" if sudo else None}.get)
+    source = COMMAND.replace('click.echo("hello")', "raise PermissionError(13, 'Denied', '/x')")
+    plugins(monkeypatch, tmp_path, denied=source)
+    said = shlex.split(run("denied").output.split("`")[1])
+    typed = said[1:] if sudo else shlex.split(said[2])
+    assert said[0] == ("sudo" if sudo else "su")
+    assert Path(typed[0]).samefile(WGPY)
+    assert typed[1:] == ["up", "a b.conf"]

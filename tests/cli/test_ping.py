@@ -88,6 +88,26 @@ def test_an_inner_host_that_is_not_there(ends: tuple[End, End]) -> None:
     assert outside["inner IP"]["text"] == "8.8.8.8 is not in the peer's AllowedIPs"
 
 
+def test_a_link_that_is_down_is_said(ends: tuple[End, End]) -> None:
+    client, _ = ends
+    client.wgpy("up", str(client.file))
+    client.namespace.ip(f"link set down dev {client.interface}")
+    words = f"{client.interface} is down: ip link set up dev {client.interface}"
+    code, found = layers(client, client.interface, "-c", "1")
+    assert code == 1
+    assert found["WireGuard"]["text"] == words
+    assert words in client.wgpy("show", client.interface).stdout
+
+
+def test_a_port_in_use_is_told_with_who_has_it(ends: tuple[End, End]) -> None:
+    client, server = ends
+    other = server.file.with_name(f"{client.interface}.conf")
+    other.write_text(server.file.read_text())
+    failed = server.wgpy("up", str(other), check=False)
+    assert failed.returncode == 1
+    assert "UDP port 5555 is in use by wireguard-py (pid " in failed.stderr
+
+
 def test_a_running_interface(ends: tuple[End, End]) -> None:
     client, server = ends
     client.wgpy("up", str(client.file))

@@ -64,6 +64,34 @@ def test_an_implementation_without_the_extension_is_shown_too(run, serve) -> Non
     assert "dropped" not in output
 
 
+def test_an_age_outlives_a_step_of_the_wall_clock(run, serve, monkeypatch) -> None:
+    """Three days forward, and back before the handshake: the session is seven seconds old."""
+    first = replace(DEVICE.peers[0], handshake_at=-7 * NS)
+    serve("wg0", replace(DEVICE, peers=(first,)))
+    for step in (3 * 86400, -3 * 86400):
+        wall = first.latest_handshake + step * NS
+        monkeypatch.setattr(module.time, "time_ns", lambda wall=wall: wall)
+        assert "latest handshake: 7 seconds ago" in run("show", "wg0").output
+        peer = json.loads(run("show", "wg0", "--json").output)["wg0"]["peers"][0]
+        assert peer["handshake_age_ns"] == 7 * NS
+
+
+def test_watch_shows_it_again_until_interrupted(run, serve, monkeypatch) -> None:
+    serve("wg0")
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    result = run("show", "wg0", "--watch", "--seconds", "0.5", "--json")
+    assert result.exit_code == 130
+    assert looks == [0.5] * 3
+    assert [list(json.loads(line)) for line in result.output.splitlines()] == [["wg0"]] * 3
+
+
 def test_no_secret_is_shown_unless_asked_for(run, serve) -> None:
     serve("wg0")
     for words in ((), ("--json",), ("public-key",), ("peers",)):

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
+from wgpy import typed
+from wgpy.linux.link import link_state
 from wgpy.sockets import answering
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -31,6 +33,19 @@ def complete_interface(
     with contextlib.suppress(OSError):
         return [name for name in answering() if name.startswith(incomplete)]
     return []
+
+
+def link_is_down(interface: str) -> str:
+    """What is wrong and the fix when the interface's link is down; empty when it is up.
+
+    Empty as well for an interface that is not in this network namespace.
+    """
+    try:
+        up = link_state(interface).up
+    except OSError:
+        return ""
+    fix = typed.as_root("ip", "link", "set", "up", "dev", interface)
+    return "" if up else f"{interface} is down: {fix}"
 
 
 def echo_json(value: Any) -> None:

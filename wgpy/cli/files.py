@@ -16,12 +16,14 @@ CONFIG_FOLDER: Final = Path("/etc/wireguard")
 
 
 def locate(name: str) -> Path:
-    """NAME means /etc/wireguard/NAME.conf, anything else is a path; raises ClickException."""
-    path = CONFIG_FOLDER / f"{name}.conf" if INTERFACE_NAME.fullmatch(name) else Path(name)
-    if not path.exists() and Path(name).is_file():
-        path = Path(name)
-    if not path.exists():
-        raise click.ClickException(f"{path} does not exist")
+    """The file of that path, else /etc/wireguard/NAME.conf; raises ClickException or OSError."""
+    path = Path(name)
+    if not path.is_file() and INTERFACE_NAME.fullmatch(name):
+        path = CONFIG_FOLDER / f"{name}.conf"
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise click.ClickException(f"{path} does not exist") from None
     return path
 
 

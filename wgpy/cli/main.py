@@ -11,13 +11,14 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import re
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from wgpy.sockets import InterfaceError
+from wgpy.cli.errors import end_output, in_one_line
 
 PLUGIN_GROUP: Final = "wgpy.commands"
 
@@ -25,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "capture": ("wgpy.cli.capture:capture", "Record a running interface, keys included."),
     "config": ("wgpy.cli.config:config", "Check configuration files."),
     "decrypt": ("wgpy.cli.decrypt:decrypt", "Explain the WireGuard messages of a capture."),
+    "doctor": ("wgpy.cli.doctor:doctor", "Tell what works on this machine, and what to do."),
     "down": ("wgpy.cli.down:down", "Take a tunnel down again."),
     "genkey": ("wgpy.cli.genkey:genkey", "Print a new private key."),
     "genpsk": ("wgpy.cli.genpsk:genpsk", "Print a new preshared key."),
@@ -57,6 +59,21 @@ def _plugin_help(point: EntryPoint) -> str:
     return line[:1].upper() + line[1:]
 
 
+def _first_sentence(text: str) -> str:
+    """Of the first paragraph, on one line, without its full stop, as click lists commands."""
+    paragraph = " ".join(text.strip().partition("\n\n")[0].split())
+    return re.split(r"(?<=[.!?])\s", paragraph)[0].rstrip(".")
+
+
+def _keep_sentences_whole(command: click.Command) -> None:
+    """In a group's list each command's first sentence is wrapped, where click would cut it."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            if not below.short_help and below.help:
+                below.short_help = _first_sentence(below.help)
+            _keep_sentences_whole(below)
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are invoked."""
 
@@ -78,7 +95,8 @@ class LazyGroup(click.Group):
         else:
             return None
         if not isinstance(loaded, click.Command):
-            raise click.ClickException(f"command {cmd_name} is no click command: {loaded!r}")
+            raise click.ClickException(f"command {cmd_name} is not a click command: {loaded!r}")
+        _keep_sentences_whole(loaded)
         return loaded
 
     def resolve_command(
@@ -93,12 +111,22 @@ class LazyGroup(click.Group):
                 raise
             raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from None
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """As click; an interface that cannot be reached, or refuses, is a message."""
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click; what is buffered is written while a failure can still be handled."""
         try:
+            return super().main(*args, **kwargs)
+        finally:
+            end_output()
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """As click: options of the program itself (`--version`) act in here."""
+        with in_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click; whatever a command raises ends as one line."""
+        with in_one_line():
             return super().invoke(ctx)
-        except InterfaceError as error:
-            raise click.ClickException(str(error)) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """One line per command, without importing any."""

@@ -7,9 +7,11 @@ from collections import Counter
 from dataclasses import replace
 from errno import ECONNREFUSED
 
+from wgpy.cli.common import link_is_down
 from wgpy.cli.echo import HostEcho
 from wgpy.cli.ping_report import Layer, Status, drop_hints, echo_layer, milliseconds
 from wgpy.cli.probe import Probe, ask_port
+from wgpy.cli.show_fields import handshake_age
 from wgpy.config import Config
 from wgpy.linux import uapi_client
 from wgpy.protocol.constants import DEFAULT_PARAMETERS, NS
@@ -147,7 +149,9 @@ def ping_interface(
     else:
         echo = _inner_of_host(interface, inner, count)
     after = _peer(interface, public_key)
-    session = _session(after, Counter(after.drops) - Counter(before.drops))
+    session = _session(after, Counter(after.drops) - Counter(before.drops), time.time_ns())
+    if down := link_is_down(interface):
+        session = replace(session, status=Status.FAILED, text=down)
     if session.status is Status.FAILED and echo.status is Status.FAILED:
         echo = replace(echo, hints=("there is no session to send through",))
     return [session, echo]
@@ -174,21 +178,22 @@ def _inner_of_host(interface: str, inner: AddressBytes, count: int) -> Layer:
     return echo_layer("inner IP", target, trips, _NO_REPLY)
 
 
-def _session(peer: PeerSnapshot, lost: Counter[DropReason]) -> Layer:
+def _session(peer: PeerSnapshot, lost: Counter[DropReason], wall: int) -> Layer:
+    age = handshake_age(peer, wall)
     data = {
         "latest_handshake_ns": peer.latest_handshake or None,
+        "handshake_age_ns": age,
         "rx_bytes": peer.rx_bytes,
         "tx_bytes": peer.tx_bytes,
         "drops": {reason.name: count for reason, count in lost.items()},
     }
-    age = time.time_ns() - peer.latest_handshake
-    if peer.latest_handshake and age < DEFAULT_PARAMETERS.reject_after_time:
+    if age is not None and age < DEFAULT_PARAMETERS.reject_after_time:
         text = f"session is {max(0, age) // NS} s old"
         return Layer("WireGuard", Status.OK, text, data, drop_hints(lost))
     hints = list(drop_hints(lost))
     if peer.deadline is not None:
         hints.append(f"next: {peer.deadline.reason} in {peer.deadline.at / NS:.1f} s")
-    if not peer.latest_handshake:
+    if age is None:
         hints.append("there never was a handshake: `wgpy ping FILE.conf` tells likely reasons")
         return Layer("WireGuard", Status.FAILED, "no handshake yet", data, tuple(hints))
     text = f"the last handshake was {age // NS} s ago: no session"

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import click
 
+from wgpy import typed
 from wgpy.cli.common import note
 from wgpy.cli.full_tunnel import route_everything
 from wgpy.cli.undo import Ledger, network_namespace
@@ -192,7 +193,7 @@ def implementation() -> str:
 
 def _start(tunnel: Tunnel) -> None:
     program = implementation()
-    tunnel.say(f"{program} {tunnel.interface}")
+    tunnel.say(typed.line(program, tunnel.interface))
     tunnel.ledger.record("link", tunnel.interface)
     try:
         done = subprocess.run(
@@ -209,7 +210,8 @@ def _start(tunnel: Tunnel) -> None:
 
 
 def _configure(tunnel: Tunnel, change: DeviceChange) -> None:
-    tunnel.say(f"wg setconf {tunnel.interface} {tunnel.ledger.config}")
+    settings = typed.line("wg-quick", "strip", tunnel.ledger.config)
+    tunnel.say(f"{typed.line('wg', 'setconf', tunnel.interface)} <({settings})")
     uapi_client.apply(tunnel.interface, change)
 
 
@@ -266,7 +268,7 @@ def _add_routes(tunnel: Tunnel, network: Network, config: Config) -> None:
 
 def _add_route(tunnel: Tunnel, network: Network, prefix: Prefix, table: int) -> None:
     where = "" if table == MAIN_TABLE else f" table {table}"
-    tunnel.say(f"ip route add {prefix} dev {tunnel.interface}{where}")
+    tunnel.say(f"ip route add {prefix} dev {tunnel.interface} proto static{where}")
     network.add_route(tunnel.interface, prefix, table)
 
 

@@ -6,24 +6,40 @@ and the fields ``private-key``, ``preshared-keys`` and ``dump`` are there for sc
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
 
 import click
 
-from wgpy.cli.common import complete_interface, echo_json, json_option
-from wgpy.cli.show_fields import FIELDS, as_dict, drops, human_bytes, human_time
+from wgpy.cli.common import complete_interface, json_option, link_is_down
+from wgpy.cli.show_fields import FIELDS, as_dict, drops, handshake_age, human_bytes, human_time
 from wgpy.linux.uapi_client import DeviceUnreachable, get, interfaces
 from wgpy.protocol.constants import NS
 from wgpy.protocol.keys import SecretKey
 from wgpy.protocol.settings import Deadline, DeviceSnapshot, PeerSnapshot
 
+_HOME, _REST, _BELOW, _NEWLINE = "\033[H", "\033[K", "\033[J", "\n"
+"""Cursor to the corner; clear the rest of a line, and all below: no flicker of a cleared screen."""
+
 
 @click.command()
 @click.argument("interface", default="all", shell_complete=complete_interface)
 @click.argument("field", required=False, metavar="[FIELD]", type=click.Choice(list(FIELDS)))
+@click.option("-w", "--watch", is_flag=True, help="Show it again until Ctrl-C.")
+@click.option(
+    "-n",
+    "--seconds",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="With --watch: how often.",
+)
 @json_option
-def show(interface: str, field: str | None, as_json: bool) -> None:
+def show(
+    interface: str, field: str | None, watch: bool, seconds: float, as_json: bool
+) -> None:
     """Show interfaces, peers, timers and drops.
 
     INTERFACE is a name, `all` (the default), or `interfaces` for just the names.  For
@@ -34,21 +50,50 @@ def show(interface: str, field: str | None, as_json: bool) -> None:
     public-key, private-key, listen-port, fwmark, peers, preshared-keys, endpoints,
     allowed-ips, latest-handshakes, transfer, persistent-keepalive, dump.
     """
+    def text() -> str:
+        return _text(interface, field, as_json, compact=watch)
+
+    if not watch:
+        shown = text()
+        click.echo(shown, nl=bool(shown))
+        return
+    while True:
+        _page(text(), as_json)
+        time.sleep(seconds)
+
+
+def _page(text: str, as_json: bool) -> None:
+    """One look of --watch: a fresh screen on a terminal, the next line or paragraph in a pipe."""
+    if as_json or not sys.stdout.isatty():
+        click.echo(text)
+    else:
+        click.echo(f"{_HOME}{text.replace(_NEWLINE, _REST + _NEWLINE)}{_REST}{_BELOW}")
+    sys.stdout.flush()
+
+
+def _text(interface: str, field: str | None, as_json: bool, *, compact: bool) -> str:
+    """What is asked for, as it is now; JSON on one line where more will follow."""
+    indent = None if compact else 2
     if interface == "interfaces":
         names = interfaces()
-        echo_json(names) if as_json else click.echo(" ".join(names))
-        return
+        return json.dumps(names, indent=indent) if as_json else " ".join(names)
     snapshots = _snapshots(interface)
+    now = time.time_ns()
     if as_json:
-        echo_json({name: as_dict(snapshot) for name, snapshot in snapshots.items()})
-    elif field:
-        for name, snapshot in snapshots.items():
-            for row in FIELDS[field](snapshot):
-                click.echo("\t".join((name, *row) if interface == "all" else row))
-    else:
-        now = time.time_ns()
-        shown = [render(name, snapshot, now) for name, snapshot in snapshots.items()]
-        click.echo("\n\n".join(shown), nl=bool(shown))
+        devices = {
+            name: as_dict(device, now) | {"link_down": bool(link_is_down(name))}
+            for name, device in snapshots.items()
+        }
+        return json.dumps(devices, indent=indent)
+    if field:
+        return "\n".join(
+            "\t".join((name, *row) if interface == "all" else row)
+            for name, snapshot in snapshots.items()
+            for row in FIELDS[field](snapshot)
+        )
+    return "\n\n".join(
+        render(name, snapshot, now, link_is_down(name)) for name, snapshot in snapshots.items()
+    )
 
 
 def _snapshots(interface: str) -> dict[str, DeviceSnapshot]:
@@ -89,8 +134,8 @@ def _drops(of: DeviceSnapshot | PeerSnapshot) -> list[str]:
     return rows
 
 
-def render(name: str, device: DeviceSnapshot, now: int) -> str:
-    """One interface for people; `now` is the wall clock in ns."""
+def render(name: str, device: DeviceSnapshot, now: int, down: str = "") -> str:
+    """One interface for people; `now`: wall clock in ns; `down`: the link, if it is down."""
     lines = [f"{click.style('interface', fg='green', bold=True)}: {click.style(name, fg='green')}"]
     if device.public_key is not None:
         lines.append(_line("public key", device.public_key.base64))
@@ -100,6 +145,8 @@ def render(name: str, device: DeviceSnapshot, now: int) -> str:
         lines.append(_line("listening port", str(device.listen_port)))
     if device.fwmark:
         lines.append(_line("fwmark", f"{device.fwmark:#x}"))
+    if down:
+        lines.append(_line("link", click.style(down, fg="red")))
     lines += _deadline(device.deadline) + _drops(device)
     latest_first = sorted(device.peers, key=lambda peer: -peer.latest_handshake)
     return "\n\n".join(["\n".join(lines), *(_peer(peer, now) for peer in latest_first)])
@@ -113,8 +160,8 @@ def _peer(peer: PeerSnapshot, now: int) -> str:
     if peer.endpoint is not None:
         lines.append(_line("endpoint", str(peer.endpoint)))
     lines.append(_line("allowed ips", ", ".join(map(str, peer.allowed_ips)) or "(none)"))
-    if peer.latest_handshake:
-        lines.append(_line("latest handshake", human_time(now - peer.latest_handshake)))
+    if (age := handshake_age(peer, now)) is not None:
+        lines.append(_line("latest handshake", human_time(age)))
     if peer.rx_bytes or peer.tx_bytes:
         transfer = f"{human_bytes(peer.rx_bytes)} received, {human_bytes(peer.tx_bytes)} sent"
         lines.append(_line("transfer", transfer))

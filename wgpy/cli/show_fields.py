@@ -19,6 +19,17 @@ def drops(of: DeviceSnapshot | PeerSnapshot) -> list[tuple[DropReason, int]]:
     return sorted(counted, key=lambda item: (-item[1], item[0].name))
 
 
+def handshake_age(peer: PeerSnapshot, wall: int) -> int | None:
+    """Ns since the latest handshake, None for never.
+
+    The monotonic clock counts where the implementation tells it; `wall` (ns since 1970) is
+    the best that others leave, and wrong when the clock was set in the meantime.
+    """
+    if peer.handshake_at is not None:
+        return -peer.handshake_at
+    return wall - peer.latest_handshake if peer.latest_handshake else None
+
+
 def _seconds(peer: PeerSnapshot) -> str:
     return str(peer.latest_handshake // NS)
 
@@ -86,8 +97,8 @@ FIELDS: Final[dict[str, Callable[[DeviceSnapshot], Rows]]] = {
 }
 
 
-def as_dict(device: DeviceSnapshot) -> dict[str, Any]:
-    """The device as JSON; of secrets only whether they are set.  Times in ns."""
+def as_dict(device: DeviceSnapshot, wall: int) -> dict[str, Any]:
+    """The device as JSON at `wall` (ns since 1970); of secrets only whether they are set."""
     return {
         "public_key": device.public_key.base64 if device.public_key else None,
         "has_private_key": device.private_key is not None,
@@ -95,7 +106,7 @@ def as_dict(device: DeviceSnapshot) -> dict[str, Any]:
         "fwmark": device.fwmark,
         "next_deadline": _deadline(device.deadline),
         "drops": {reason.name: count for reason, count in drops(device)},
-        "peers": [_peer(peer) for peer in device.peers],
+        "peers": [_peer(peer, wall) for peer in device.peers],
     }
 
 
@@ -103,13 +114,14 @@ def _deadline(deadline: Deadline | None) -> dict[str, Any] | None:
     return {"in_ns": deadline.at, "reason": deadline.reason} if deadline else None
 
 
-def _peer(peer: PeerSnapshot) -> dict[str, Any]:
+def _peer(peer: PeerSnapshot, wall: int) -> dict[str, Any]:
     return {
         "public_key": peer.public_key.base64,
         "has_preshared_key": not peer.preshared_key.is_zero,
         "endpoint": str(peer.endpoint) if peer.endpoint else None,
         "allowed_ips": [str(prefix) for prefix in peer.allowed_ips],
         "latest_handshake_ns": peer.latest_handshake or None,
+        "handshake_age_ns": handshake_age(peer, wall),
         "rx_bytes": peer.rx_bytes,
         "tx_bytes": peer.tx_bytes,
         "persistent_keepalive_s": peer.persistent_keepalive,

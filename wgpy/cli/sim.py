@@ -59,8 +59,15 @@ def _changed(base: _T, pairs: tuple[str, ...], option: str) -> _T:
         raise click.BadParameter(str(error), param_hint=option) from None
 
 
+def _complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion: names of scenarios."""
+    import wgpy.sim.scenarios  # noqa: F401
+
+    return [name for name in (*SCENARIOS, "all") if name.startswith(incomplete)]
+
+
 @click.command()
-@click.argument("names", nargs=-1, metavar="[SCENARIO]...")
+@click.argument("names", nargs=-1, metavar="[SCENARIO]...", shell_complete=_complete)
 @click.option("--seed", default=0, show_default=True, help="Decides everything random.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE",

@@ -37,6 +37,21 @@ class LinkState(NamedTuple):
     mtu: int
 
 
+def link_state(name: str) -> LinkState:
+    """The link of that name in this network namespace; raises OSError (ENODEV: none)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        return _ask(any_socket, name)
+
+
+def _ask(any_socket: socket.socket, name: str) -> LinkState:
+    request = struct.pack("16s24x", name.encode())
+    flags = fcntl.ioctl(any_socket, SIOCGIFFLAGS, request)
+    mtu = fcntl.ioctl(any_socket, SIOCGIFMTU, request)
+    return LinkState(
+        bool(struct.unpack_from("H", flags, 16)[0] & IFF_UP), struct.unpack_from("i", mtu, 16)[0]
+    )
+
+
 class LinkWatch:
     """A descriptor that rings when links change, and the question what is now."""
 
@@ -67,13 +82,7 @@ class LinkWatch:
         self._bell.close()
 
     def _ask(self) -> LinkState:
-        request = struct.pack("16s24x", self._tun.name.encode())
-        flags = fcntl.ioctl(self._bell, SIOCGIFFLAGS, request)
-        mtu = fcntl.ioctl(self._bell, SIOCGIFMTU, request)
-        return LinkState(
-            bool(struct.unpack_from("H", flags, 16)[0] & IFF_UP),
-            struct.unpack_from("i", mtu, 16)[0],
-        )
+        return _ask(self._bell, self._tun.name)
 
     def _silence(self) -> None:
         """Take what waits; an overflow (ENOBUFS) rings as well as a message."""

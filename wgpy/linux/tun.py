@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytun
 
+from wgpy import typed
 from wgpy.dataplane.ports import DeviceGone
 from wgpy.protocol.policy import Buffer
 
@@ -26,6 +27,7 @@ CLONE_DEVICE = Path("/dev/net/tun")
 TUNGETIFF = 0x800454D2
 IFREQ_SIZE = 40
 NAME_SIZE = 16
+IN_CONTAINER = f"start it with `--device {CLONE_DEVICE}`"
 DEFAULT_MTU = 1420
 """What fits a 1500-byte IPv6 underlay: 1500 - 40 (IPv6) - 8 (UDP) - 32 (WireGuard)."""
 
@@ -36,23 +38,44 @@ class TunError(Exception):
     """The device cannot be made; the message says why and what to do."""
 
 
+def why_not_openable() -> str:
+    """Why the clone device cannot be opened, and what to do; empty when it can."""
+    try:
+        os.close(os.open(CLONE_DEVICE, os.O_RDWR))
+    except OSError as error:
+        return _no_clone_device(error)
+    return ""
+
+
+def _no_clone_device(error: OSError) -> str:
+    """Missing, without a driver, or denied: three causes with three fixes."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        load = typed.as_root("modprobe", "tun")
+        return f"{CLONE_DEVICE} does not exist: `{load}`; in a container {IN_CONTAINER}"
+    if error.errno in (errno.ENODEV, errno.ENXIO):
+        return f"the kernel has no TUN driver: `{typed.as_root('modprobe', 'tun')}`"
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return f"{CLONE_DEVICE}: {error.strerror}"
+    if os.geteuid() != 0:
+        return f"no permission to open {CLONE_DEVICE}: `{typed.again_as_root()}`"
+    return f"root may not open {CLONE_DEVICE}: in a container {IN_CONTAINER}"
+
+
 def _explain(name: str, error: OSError | None, text: str) -> TunError:
     """The reason in words, with the fix."""
-    if not CLONE_DEVICE.exists():
-        return TunError(
-            f"{CLONE_DEVICE} does not exist: `modprobe tun`, in a container"
-            f" `--device {CLONE_DEVICE}`"
-        )
-    if not os.access(CLONE_DEVICE, os.R_OK | os.W_OK):
-        return TunError(f"no permission to open {CLONE_DEVICE}: run as root")
+    if reason := why_not_openable():
+        return TunError(reason)
     number = error.errno if error is not None else None
+    if number in (errno.EPERM, errno.EACCES):
+        fix = "the network namespace is not this user's: it needs CAP_NET_ADMIN there"
+        if os.geteuid() != 0:
+            fix = f"`{typed.again_as_root()}`, or give it CAP_NET_ADMIN in this network namespace"
+        return TunError(f"no permission to make TUN device {name}: {fix}")
     reasons = {
-        errno.EPERM: "no permission: run as root, or with CAP_NET_ADMIN in this network namespace",
-        errno.EBUSY: "the interface is in use by another program: `ip link delete` it, or"
-        " end that program",
+        errno.EBUSY: "the interface is in use by another program: `"
+        f"{typed.as_root('ip', 'link', 'delete', 'dev', name)}`, or end that program",
         errno.EINVAL: "an interface of that name exists and is not a TUN device, or the name is"
         " not one that an interface can have",
-        errno.ENODEV: "the kernel has no TUN driver: `modprobe tun`",
     }
     return TunError(f"cannot make TUN device {name}: {reasons.get(number or 0, text)}")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from dataclasses import replace
 from typing import Final
 
 from wgpy import sockets
+from wgpy.linux.ports import describe_use
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.keys import PublicKey
 from wgpy.protocol.settings import DeviceChange, DeviceSnapshot
@@ -105,4 +107,10 @@ def get(interface: str) -> DeviceSnapshot:
 
 def apply(interface: str, change: DeviceChange) -> None:
     """Ask the interface for a change; raises `DeviceUnreachable` or `UapiError`."""
-    parse_set_reply(ask(interface, format_set(change)))
+    try:
+        parse_set_reply(ask(interface, format_set(change)))
+    except UapiError as error:
+        if error.errno == errno.EADDRINUSE and change.listen_port:
+            text = describe_use(change.listen_port)
+            raise UapiError(error.errno, 0, "ListenPort", text) from error
+        raise

@@ -144,5 +144,6 @@ def _peer_snapshot(device: Device, peer: Peer) -> PeerSnapshot:
         tx_bytes=peer.tx_bytes,
         allowed_ips=device.allowed_ips.owned_by(peer),
         deadline=peer.timers.earliest(),
+        handshake_at=peer.handshake_at,
         drops=dict(peer.drops),
     )

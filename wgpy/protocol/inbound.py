@@ -343,6 +343,7 @@ def _established(device: Device, session: Session, now: int) -> None:
     peer.initiations_sent = 0
     peer.late_rekey_done = False
     peer.latest_handshake = device.timestamps.wall(now)
+    peer.handshake_at = now
     device.events.append(
         SessionEstablished(
             now, peer.public_key, session.initiator, session.local_index, session.remote_index

@@ -29,6 +29,7 @@ class Peer:
         "drops",
         "endpoint",
         "greatest_timestamp",
+        "handshake_at",
         "handshake_started_at",
         "initiation",
         "initiation_received_at",
@@ -73,6 +74,7 @@ class Peer:
         self.rx_bytes = 0
         self.tx_bytes = 0
         self.latest_handshake = 0
+        self.handshake_at: int | None = None
         self.drops: Counter[DropReason] = Counter()
         # When the engine's schedule looks at this peer next (its business).
         self.scheduled_at: int | None = None

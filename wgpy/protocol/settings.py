@@ -68,7 +68,11 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class PeerSnapshot:
-    """One peer as it is.  `latest_handshake` is wall-clock ns since 1970, 0 for never."""
+    """One peer as it is.  `latest_handshake` is wall-clock ns since 1970, 0 for never.
+
+    `handshake_at` is the same moment in the engine's ns (None: never, or not told): ages come
+    from it, since the wall clock may have been set in the meantime.
+    """
 
     public_key: PublicKey
     preshared_key: PresharedKey
@@ -79,6 +83,7 @@ class PeerSnapshot:
     tx_bytes: int
     allowed_ips: tuple[Prefix, ...]
     deadline: Deadline | None = None
+    handshake_at: int | None = None
     drops: Mapping[DropReason, int] = field(default_factory=lambda: _NO_DROPS)
 
 

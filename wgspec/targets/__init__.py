@@ -33,6 +33,11 @@ HELP = {
 }
 
 
+def complete(_ctx: object, _parameter: object, incomplete: str) -> list[str]:
+    """Shell completion: names of targets."""
+    return [name for name in HELP if "%" not in name and name.startswith(incomplete)]
+
+
 def make(sut: str) -> Target:
     """The target that `--sut` names; raises `Unavailable` with what is possible."""
     try:
