@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint packages demo-packages clean
+.PHONY: demo test differential lint packages demo-packages clean
 
 demo: demo-packages $(VENV)/ready
 	@$(BIN)/wgpy demo
@@ -12,6 +12,9 @@ demo: demo-packages $(VENV)/ready
 test: packages lint
 	@echo "running the tests"
 	@$(BIN)/pytest -n 2 --dist loadgroup
+
+differential: packages
+	WGPY_DIFFERENTIAL=20000 $(BIN)/pytest -q tests/text/test_against_wg_quick.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

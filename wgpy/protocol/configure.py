@@ -30,8 +30,11 @@ def apply(device: Device, change: DeviceChange, now: int) -> None:
 
 
 def _set_private_key(device: Device, key: PrivateKey, now: int) -> None:
-    """A new identity: all sessions die, and handshakes may start at once."""
-    new = None if key.is_zero else key
+    """A new identity: all sessions die, and handshakes may start at once.
+
+    Clamped here, whatever it came through, as by the kernel: what reads back is what counts.
+    """
+    new = None if key.is_zero else PrivateKey.clamp(key)
     if new == device.private_key:
         return
     device.private_key = new
