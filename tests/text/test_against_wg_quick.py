@@ -70,7 +70,9 @@ class Kernel:
             return None
         if not self._ip("link", "set", "mtu", text, "dev", self._device):
             return -1
-        return self._json(f"link show dev {self._device}")[0]["mtu"]
+        mtu = self._json(f"link show dev {self._device}")[0]["mtu"]
+        self._ip("link", "set", "mtu", "1500", "dev", self._device)
+        return int(str(mtu))
 
     def _table(self, text: str) -> int | str | None:
         if text in ("", "auto", "off"):

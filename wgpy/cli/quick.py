@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,13 +27,14 @@ import click
 from wgpy.cli.common import note
 from wgpy.cli.dns import set_dns
 from wgpy.cli.full_tunnel import route_everything
+from wgpy.cli.loops import loop_warnings
 from wgpy.cli.resolve import resolve
 from wgpy.cli.undo import Ledger, is_here, network_namespace
 from wgpy.config import Config
 from wgpy.config.checks import IPV6_MIN_MTU, has_ipv6
 from wgpy.linux import uapi_client
 from wgpy.linux.netlink import MAIN_TABLE, Network, NetworkError
-from wgpy.protocol.endpoint import Endpoint, Prefix, format_address
+from wgpy.protocol.endpoint import Prefix
 from wgpy.protocol.settings import DeviceChange
 from wgpy.sockets import InterfaceError, socket_path
 from wgpy.uapi import UapiError
@@ -120,7 +121,10 @@ def bring_up(config: Config, interface: str, file: Path, quiet: bool = False) ->
         ledger.pre_down = config.pre_down
         ledger.save()
         tunnel.run_hooks("PostUp", config.post_up)
-        _warn_of_loops(tunnel, change, config.fwmark)
+        # A hook may have taken everything away again: that is its affair.
+        with suppress(uapi_client.DeviceUnreachable):
+            for warning in loop_warnings(interface, uapi_client.get(interface)):
+                note(warning)
     return {"interface": interface, "config": ledger.config} | tunnel.summary
 
 
@@ -269,25 +273,6 @@ def _read_back(tunnel: Tunnel, network: Network) -> None:
     tunnel.summary["addresses"] = network.addresses(tunnel.interface)
     tunnel.summary["mtu"] = network.mtu(tunnel.interface)
     tunnel.summary["routes"] = network.routes_into(tunnel.interface)
-
-
-def _warn_of_loops(tunnel: Tunnel, change: DeviceChange, mark: int) -> None:
-    """Endpoints whose datagrams the kernel would lead back into the tunnel."""
-    mark = tunnel.summary.get("fwmark", mark)
-    with Network() as network:
-        for peer in change.peers:
-            there = peer.endpoint
-            if there is not None and network.leads_into(tunnel.interface, there.ip, mark):
-                note(loop_warning(there, tunnel.interface))
-
-
-def loop_warning(endpoint: Endpoint, interface: str) -> str:
-    """Self-encapsulation, with the fix."""
-    return (
-        f"endpoint {endpoint} is routed into {interface} itself, where its datagrams are dropped:"
-        " take it out of AllowedIPs, or add a route around the tunnel"
-        f" (ip route add {format_address(endpoint.ip)} via GATEWAY)"
-    )
 
 
 def choose_mtu(network: Network, change: DeviceChange) -> int:

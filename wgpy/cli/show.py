@@ -11,7 +11,8 @@ import time
 
 import click
 
-from wgpy.cli.common import complete_interface, echo_json, json_option
+from wgpy.cli.common import complete_interface, echo_json, json_option, note
+from wgpy.cli.loops import loop_warnings
 from wgpy.cli.show_fields import FIELDS, as_dict, drops, human_bytes, human_time
 from wgpy.linux.uapi_client import DeviceUnreachable, get, interfaces
 from wgpy.protocol.constants import NS
@@ -49,6 +50,9 @@ def show(interface: str, field: str | None, as_json: bool) -> None:
         now = time.time_ns()
         shown = [render(name, snapshot, now) for name, snapshot in snapshots.items()]
         click.echo("\n\n".join(shown), nl=bool(shown))
+        for name, snapshot in snapshots.items():
+            for warning in loop_warnings(name, snapshot):
+                note(f"{name}: {warning}")
 
 
 def _snapshots(interface: str) -> dict[str, DeviceSnapshot]:

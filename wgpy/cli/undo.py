@@ -118,7 +118,7 @@ def is_here(name: str, index: int = 0) -> bool:
 
 
 def _socket(name: str) -> Path:
-    return SOCKET_FOLDER / f"{name}.sock"
+    return socket_path(name)
 
 
 def _inode(name: str) -> int:

@@ -71,6 +71,7 @@ def _change_peer(device: Device, change: PeerChange, now: int) -> None:
         peer.preshared_key = change.preshared_key
     if change.endpoint is not None:
         peer.endpoint = change.endpoint
+        device.endpoint_moved()
     _change_allowed_ips(device, peer, change)
     if change.persistent_keepalive is not None:
         _set_keepalive(device, peer, change.persistent_keepalive, now)
