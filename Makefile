@@ -8,7 +8,7 @@ SHELL := bash
 # One line per package while pip works.
 SHOW := sed -un -e 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' -e 's/^Building \(wheel.*\) (.*started/  building \1/p'
 
-.PHONY: demo test lint man wheel packages demo-packages clean
+.PHONY: demo test differential lint man wheel packages demo-packages clean
 
 demo: demo-packages $(if $(wildcard $(VENV)/ready),$(VENV)/ready,$(VENV)/ready-demo)
 	@$(BIN)/wgpy demo
@@ -16,6 +16,9 @@ demo: demo-packages $(if $(wildcard $(VENV)/ready),$(VENV)/ready,$(VENV)/ready-d
 test: packages lint
 	@echo "running the tests"
 	@$(BIN)/pytest -n 2 --dist loadgroup
+
+differential: packages
+	WGPY_DIFFERENTIAL=20000 $(BIN)/pytest -q tests/text/test_against_wg_quick.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

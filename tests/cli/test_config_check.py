@@ -36,7 +36,14 @@ def test_standard_input_and_unreadable_files(run, tmp_path: Path) -> None:
     missing = run("config", "check", str(tmp_path / "none.conf"))
     assert missing.exit_code == 1
     assert "No such file" in missing.output
-    (tmp_path / "latin.conf").write_bytes(b"[Interface]\n# caf\xe9\n")
-    latin = run("config", "check", str(tmp_path / "latin.conf"))
-    assert latin.exit_code == 1
-    assert "latin.conf:2:6: byte 0xe9 is not UTF-8" in latin.output
+
+
+def test_bytes_that_are_not_utf8_go_through(run, tmp_path: Path) -> None:
+    """wg and bash look at bytes: a comment in Latin-1 is a comment, anything else is shown."""
+    latin = tmp_path / "latin.conf"
+    latin.write_bytes(b"[Interface]\n# caf\xe9\nPostUp = echo caf\xe9\n")
+    assert run("config", "check", str(latin)).exit_code == 0
+    latin.write_bytes(b"[Interface]\nMTU = caf\xe9\n")
+    refused = run("config", "check", str(latin))
+    assert refused.exit_code == 1
+    assert "latin.conf:2:7: error: MTU: not a number in range: 'caf\\udce9'" in refused.output

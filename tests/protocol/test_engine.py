@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.protocol.puppet import HOME, PUPPET_IP, SUT_IP, Keys, Puppet, Sut, echo, kinds
+from wgpy.config import parse_config
 from wgpy.protocol import device as device_module
 from wgpy.protocol.constants import DEFAULT_PARAMETERS, NS
 from wgpy.protocol.crypto import backend
@@ -30,6 +31,7 @@ from wgpy.protocol.events import (
 from wgpy.protocol.keys import PrivateKey, PublicKey
 from wgpy.protocol.policy import ENCRYPT, PLAINTEXT, Action, Buffer, Verdict
 from wgpy.protocol.settings import AllowedIp, DeviceChange, PeerChange
+from wgpy.uapi import parse_set
 
 PING = echo(SUT_IP, PUPPET_IP, b"out")
 
@@ -229,3 +231,17 @@ def test_the_schedule_is_the_earliest_of_all_timers(steps: list[tuple[int, int, 
 def test_settings_of_a_session_are_the_papers() -> None:
     assert DEFAULT_PARAMETERS.staged_packets == 128
     assert DEFAULT_PARAMETERS.initiation_guard == 20_000_000
+
+
+def test_a_private_key_is_clamped_when_it_is_set() -> None:
+    """Whatever it came through: the UAPI, a file and a program all end here (RFC 7748 §5)."""
+    sut = Sut()
+    raw = PrivateKey(bytes([0xFF]) * 32)
+    for change in (
+        DeviceChange(private_key=raw),
+        parse_set(f"private_key={raw.hex()}\n"),
+        parse_config(f"[Interface]\nPrivateKey={raw.base64}\n").change(Endpoint.parse),
+    ):
+        sut.engine.apply(DeviceChange(private_key=PrivateKey(bytes(32))), now=0)
+        sut.engine.apply(change, now=0)
+        assert sut.engine.snapshot().private_key == PrivateKey.clamp(raw)

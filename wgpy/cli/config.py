@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from wgpy.cli.common import echo_json, json_option
 from wgpy.config import ConfigError, Problem, parse_config
+from wgpy.config.values import DEFAULT_TABLES, c_number
+
+TABLE_FOLDERS: Final = tuple(
+    map(Path, ("/usr/share/iproute2", "/usr/lib/iproute2", "/etc/iproute2"))
+)
 
 
 @click.group()
@@ -28,7 +34,7 @@ def check(file: Path, as_json: bool) -> None:
     """
     text = read_text(file)
     try:
-        problems = parse_config(text, file=str(file)).notes
+        problems = parse_config(text, file=str(file), tables=routing_tables()).notes
         valid = True
     except ConfigError as error:
         problems, valid = error.problems, False
@@ -45,19 +51,31 @@ def check(file: Path, as_json: bool) -> None:
 
 
 def read_text(file: Path) -> str:
-    """The file's text; what is no UTF-8 is refused with its place."""
+    """The file's text; a byte that is not UTF-8 (in a comment, say) is kept as it is."""
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise click.ClickException(f"{file}: {error.strerror}") from error
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        column = error.start - raw.rfind(b"\n", 0, error.start)
-        raise click.ClickException(
-            f"{file}:{line}:{column}: byte 0x{raw[error.start]:02x} is not UTF-8 text"
-        ) from error
+    return raw.decode(errors="surrogateescape")
+
+
+def routing_tables() -> dict[str, int]:
+    """The names of routing tables that `ip` knows, from the files that it reads."""
+    tables = dict(DEFAULT_TABLES)
+    for folder in TABLE_FOLDERS:
+        for path in (folder / "rt_tables", *sorted(folder.glob("rt_tables.d/*.conf"))):
+            with contextlib.suppress(OSError):
+                tables |= _tables_of(path.read_text(errors="replace"))
+    return tables
+
+
+def _tables_of(text: str) -> dict[str, int]:
+    found = {}
+    for words in (line.partition("#")[0].split() for line in text.splitlines()):
+        number = c_number(words[0]) if len(words) >= 2 else None
+        if number is not None:
+            found[words[1]] = number
+    return found
 
 
 def as_dict(problem: Problem) -> dict[str, Any]:
@@ -69,6 +87,7 @@ def as_dict(problem: Problem) -> dict[str, Any]:
         "message": problem.message,
         "text": problem.text,
         "fix": problem.fix,
+        "replacement": problem.replacement,
     }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import click
 
-from wgpy.cli.common import complete_interface, echo_json, json_option
+from wgpy.cli.common import complete_interface, echo_json, json_option, note
+from wgpy.cli.dns import record_name
 from wgpy.cli.files import CONFIG_FOLDER, interface_name, load
 from wgpy.cli.quick import Tunnel, take_down
 from wgpy.cli.undo import Ledger
@@ -52,11 +54,21 @@ def _foreign(interface: str, file: Path | None) -> Ledger:
         ledger = Ledger(interface)
         ledger.steps = [["rule", *rule] for rule in _rules(network, device)]
     ledger.steps += [["nft", *table] for table in _filters(interface)]
+    ledger.steps += [["iptables", *rules] for rules in _iptables_rules(interface)]
     path = file or CONFIG_FOLDER / f"{interface}.conf"
+    ledger.steps.append(["link", interface])
     if path.is_file():
         config = load(path)
+        ledger.config = str(path.absolute())
         ledger.pre_down, ledger.post_down = config.pre_down, config.post_down
-    ledger.steps.append(["link", interface])
+        if config.dns and shutil.which("resolvconf"):
+            ledger.steps.append(["resolvconf", record_name(interface)])
+    else:
+        note(
+            f"{path} does not exist: hooks are not run, and name servers that were set for"
+            f" {interface} stay (resolvconf -d {record_name(interface)} -f); name its file to have"
+            " them undone"
+        )
     return ledger
 
 
@@ -70,6 +82,25 @@ def _filters(interface: str) -> list[tuple[str, str]]:
         return []
     words = [line.split() for line in listed.stdout.splitlines()]
     return [(w[1], w[2]) for w in words if len(w) == 3 and w[2] == f"wg-quick-{interface}"]
+
+
+def _iptables_rules(interface: str) -> list[tuple[str, str]]:
+    """The same where wg-quick found no nft: rules with its comment, turned into deletions."""
+    found = []
+    for program in ("iptables", "ip6tables"):
+        if shutil.which(f"{program}-save") is None:
+            continue
+        saved = subprocess.run([f"{program}-save"], capture_output=True, text=True, check=False)
+        comment = f'-m comment --comment "wg-quick(8) rule for {interface}"'
+        rules = [r for r in saved.stdout.splitlines() if r.startswith("-A ") and comment in r]
+        if rules:
+            kept = [
+                f"-D{line[2:]}" if line in rules else line
+                for line in saved.stdout.splitlines()
+                if line in rules or line.startswith("*") or line == "COMMIT"
+            ]
+            found.append((program, "\n".join(kept) + "\n"))
+    return found
 
 
 def _rules(network: Network, device: DeviceSnapshot) -> list[Rule]:

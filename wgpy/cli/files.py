@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from wgpy.cli.common import note
-from wgpy.cli.config import read_text, render
+from wgpy.cli.config import read_text, render, routing_tables
 from wgpy.config import INTERFACE_NAME, Config, ConfigError, parse_config
 
 CONFIG_FOLDER: Final = Path("/etc/wireguard")
@@ -41,7 +41,7 @@ def load(path: Path) -> Config:
     """Read and check a file; prints every problem and ends the command when it has errors."""
     text = read_text(path)
     try:
-        config = parse_config(text, file=str(path))
+        config = parse_config(text, file=str(path), tables=routing_tables())
     except ConfigError as error:
         for problem in error.problems:
             click.echo(render(problem, str(path)), err=True)

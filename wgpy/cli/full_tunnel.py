@@ -11,6 +11,7 @@ and packets to the tunnel's addresses must come through the tunnel.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -69,25 +70,21 @@ def _filter(
         return
     interface = ledger.interface
     table = f"wgpy-{interface}"
-    guards = "\n".join(
-        f'iifname != "{interface}" {family} daddr {format_address(ip)} fib saddr type != local drop'
+    guards = " ".join(
+        f'iifname != "{interface}" {family} daddr {format_address(ip)}'
+        " fib saddr type != local drop;"
         for ip in addresses
     )
-    rules = f"""table {family} {table} {{
-  chain guard {{ type filter hook prerouting priority raw; {guards}
-  }}
-  chain recall {{ type filter hook prerouting priority mangle;
-    meta l4proto udp meta mark set ct mark
-  }}
-  chain remember {{ type filter hook postrouting priority mangle;
-    meta l4proto udp meta mark {mark} ct mark set meta mark
-  }}
-}}
-"""
-    say(f"nft -f -  # table {family} {table}")
-    done = subprocess.run(
-        ["nft", "-f", "-"], input=rules, capture_output=True, text=True, check=False
+    rules = (
+        f"table {family} {table} {{"
+        f" chain guard {{ type filter hook prerouting priority raw; {guards} }};"
+        " chain recall { type filter hook prerouting priority mangle;"
+        " meta l4proto udp meta mark set ct mark; };"
+        " chain remember { type filter hook postrouting priority mangle;"
+        f" meta l4proto udp meta mark {mark} ct mark set meta mark; }}; }}"
     )
+    say(f"nft {shlex.quote(rules)}")
+    done = subprocess.run(["nft", rules], capture_output=True, text=True, check=False)
     if done.returncode:
         raise NetworkError(f"nft refused the packet filter: {done.stderr.strip()}")
     ledger.record("nft", family, table)

@@ -16,7 +16,7 @@ from wgpy.cli.common import complete_interface, echo_json, json_option
 from wgpy.cli.files import load, locate
 from wgpy.cli.ping_layers import ping_config, ping_interface, ping_udp
 from wgpy.cli.ping_report import Layer, Status
-from wgpy.cli.quick import resolve
+from wgpy.cli.resolve import resolve
 from wgpy.config import Config
 from wgpy.linux import uapi_client
 from wgpy.protocol.crypto import backend

@@ -8,15 +8,15 @@ is entered in the `Ledger`, so that any failure (an interrupt as well) undoes al
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,12 +25,16 @@ import click
 
 from wgpy import typed
 from wgpy.cli.common import note
+from wgpy.cli.dns import set_dns
 from wgpy.cli.full_tunnel import route_everything
-from wgpy.cli.undo import Ledger, network_namespace
-from wgpy.config import Config, HostPort
+from wgpy.cli.loops import loop_warnings
+from wgpy.cli.resolve import resolve
+from wgpy.cli.undo import Ledger, is_here, network_namespace
+from wgpy.config import Config
+from wgpy.config.checks import IPV6_MIN_MTU, has_ipv6
 from wgpy.linux import uapi_client
 from wgpy.linux.netlink import MAIN_TABLE, Network, NetworkError
-from wgpy.protocol.endpoint import Endpoint, Prefix
+from wgpy.protocol.endpoint import Prefix
 from wgpy.protocol.settings import DeviceChange
 from wgpy.sockets import InterfaceError, socket_path
 from wgpy.uapi import UapiError
@@ -38,10 +42,12 @@ from wgpy.uapi import UapiError
 DEFAULT_IMPLEMENTATION: Final = "wireguard-py"
 IMPLEMENTATION_VARIABLE: Final = "WG_QUICK_USERSPACE_IMPLEMENTATION"
 START_TIMEOUT: Final = 30.0
-STOP_TIMEOUT: Final = 10.0
 TUNNEL_OVERHEAD: Final = 80
 """Bytes that the outer IPv6, UDP and transport headers and the tag take."""
 FALLBACK_MTU: Final = 1500
+HOOK: Final = """set -e -o pipefail; shopt -s extglob
+INTERFACE=$1 CONFIG_FILE=$2 hook=$3; set --
+(eval "$hook")"""
 
 
 class QuickError(click.ClickException):
@@ -63,14 +69,22 @@ class Tunnel:
             click.echo(f"[#] {command}", err=True)
 
     def run_hooks(self, kind: str, commands: Iterable[str]) -> None:
-        """Run a phase's shell commands, ``%i`` being the interface; stdout goes to stderr."""
-        shell = shutil.which("bash") or "sh"
+        """Run a phase's shell commands as wg-quick does, ``%i`` being the interface.
+
+        In bash with ``set -e -o pipefail``: a command that fails anywhere fails the hook.
+        Their stdout goes to stderr.
+        """
         for command in commands:
             command = command.replace("%i", self.interface)
             self.say(command)
-            code = subprocess.run([shell, "-c", command], stdout=2, check=False).returncode
-            if code:
-                raise QuickError(f"{kind} ended with exit code {code}: {command}")
+            shell = ["bash", "-c", HOOK, "wg-quick", self.interface, self.ledger.config, command]
+            environment = os.environ | {"LC_ALL": "C"}
+            try:
+                done = subprocess.run(shell, stdout=2, check=False, env=environment)
+            except FileNotFoundError:
+                raise QuickError(f"{kind}: hooks need bash, which was not found") from None
+            if done.returncode:
+                raise QuickError(f"{kind} ended with exit code {done.returncode}: {command}")
 
     def try_hooks(self, kind: str, commands: Iterable[str]) -> list[str]:
         """Run all of a phase's commands; returns what failed."""
@@ -100,10 +114,17 @@ def bring_up(config: Config, interface: str, file: Path, quiet: bool = False) ->
         with Network() as network:
             _add_addresses(tunnel, network, config)
             _set_up(tunnel, network, config, change)
+            if config.dns:
+                tunnel.summary["dns"] = set_dns(ledger, tunnel.say, config.dns)
             _add_routes(tunnel, network, config)
+            _read_back(tunnel, network)
         ledger.pre_down = config.pre_down
         ledger.save()
         tunnel.run_hooks("PostUp", config.post_up)
+        # A hook may have taken everything away again: that is its affair.
+        with suppress(uapi_client.DeviceUnreachable):
+            for warning in loop_warnings(interface, uapi_client.get(interface)):
+                note(warning)
     return {"interface": interface, "config": ledger.config} | tunnel.summary
 
 
@@ -118,6 +139,7 @@ def _refuse_existing(interface: str) -> None:
         note(f"{interface} went away without `wgpy down`: undoing what was left of it")
         for failure in left.undo():
             note(failure)
+        left.forget()
 
 
 @contextmanager
@@ -139,11 +161,33 @@ def _undo(tunnel: Tunnel) -> list[str]:
     """Undo what the ledger holds, hooks around it; returns what failed, and goes on."""
     with _uninterrupted():
         failures = tunnel.try_hooks("PreDown", tunnel.ledger.pre_down)
-        if tunnel.ledger.steps:
-            tunnel.say(f"ip link delete dev {tunnel.interface}")
+        for kind, *arguments in reversed(tunnel.ledger.steps):
+            tunnel.say(_undoing(kind, arguments))
         failures += tunnel.ledger.undo()
-        failures += _wait_gone(tunnel.interface)
-        return failures + tunnel.try_hooks("PostDown", tunnel.ledger.post_down)
+        failures += tunnel.try_hooks("PostDown", tunnel.ledger.post_down)
+        tunnel.ledger.forget()
+        return failures
+
+
+def _undoing(kind: str, arguments: list[Any]) -> str:
+    """The shell command that undoes a step."""
+    match kind, *arguments:
+        case "link", name, *known:
+            if is_here(name, *known[:1]) or not known:
+                return f"ip link delete dev {name}"
+            return f"rm {socket_path(name)}"
+        case "rule", family, priority, *_:
+            return f"ip {'-4' if family == socket.AF_INET else '-6'} rule delete pref {priority}"
+        case "sysctl", path, value:
+            return f"echo {value} > {path}"
+        case "nft", family, table:
+            return f"nft delete table {family} {table}"
+        case "iptables", program, rules:
+            escaped = shlex.quote(rules.replace("\n", "\\n"))
+            return f"printf %b {escaped} | {program}-restore -n"
+        case "resolvconf", name:
+            return f"resolvconf -d {name} -f"
+    return f"resolvectl revert {arguments[0]}"
 
 
 @contextmanager
@@ -159,26 +203,6 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, handler)
-
-
-def resolve(endpoint: HostPort) -> Endpoint:
-    """The address behind an endpoint's name; asks again while the resolver says "later".
-
-    Raises `QuickError`.
-    """
-    for attempt in range(4):
-        try:
-            found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_DGRAM)
-        except socket.gaierror as error:
-            if error.errno == socket.EAI_AGAIN and attempt < 3:
-                time.sleep(1 + attempt)
-                continue
-            raise QuickError(f"endpoint {endpoint}: {error.strerror}") from error
-        family, _, _, _, address = found[0]
-        host = str(address[0]).partition("%")[0]
-        scope = int(address[3]) if len(address) == 4 else 0
-        return Endpoint(socket.inet_pton(family, host), endpoint.port, scope)
-    raise AssertionError("unreachable")
 
 
 def implementation() -> str:
@@ -207,6 +231,7 @@ def _start(tunnel: Tunnel) -> None:
         raise QuickError(f"{program} did not become ready in {START_TIMEOUT:.0f} s") from None
     if done.returncode:
         raise QuickError(f"{program} ended with exit code {done.returncode}")
+    tunnel.ledger.data_plane_started()
 
 
 def _configure(tunnel: Tunnel, change: DeviceChange) -> None:
@@ -219,14 +244,26 @@ def _add_addresses(tunnel: Tunnel, network: Network, config: Config) -> None:
     for address in config.addresses:
         tunnel.say(f"ip address add {address} dev {tunnel.interface}")
         network.add_address(tunnel.interface, *address)
-    tunnel.summary["addresses"] = [str(address) for address in config.addresses]
 
 
 def _set_up(tunnel: Tunnel, network: Network, config: Config, change: DeviceChange) -> None:
     mtu = config.mtu or choose_mtu(network, change)
+    if mtu < IPV6_MIN_MTU and has_ipv6(config):
+        note(
+            f"MTU {IPV6_MIN_MTU} instead of {mtu}: IPv6 needs that much.  Full packets leave as"
+            f" datagrams of {IPV6_MIN_MTU + TUNNEL_OVERHEAD} bytes, which are fragmented on the"
+            " way: slower, and lost where fragments are dropped (leave IPv6 out to avoid it)"
+        )
+        mtu = IPV6_MIN_MTU
     tunnel.say(f"ip link set mtu {mtu} up dev {tunnel.interface}")
     network.set_up(tunnel.interface, mtu)
-    tunnel.summary["mtu"] = mtu
+
+
+def _read_back(tunnel: Tunnel, network: Network) -> None:
+    """The summary says what the kernel has, not what was asked for."""
+    tunnel.summary["addresses"] = network.addresses(tunnel.interface)
+    tunnel.summary["mtu"] = network.mtu(tunnel.interface)
+    tunnel.summary["routes"] = network.routes_into(tunnel.interface)
 
 
 def choose_mtu(network: Network, change: DeviceChange) -> int:
@@ -241,7 +278,6 @@ def choose_mtu(network: Network, change: DeviceChange) -> int:
 
 def _add_routes(tunnel: Tunnel, network: Network, config: Config) -> None:
     """Routes to all allowed IPs, the most specific first."""
-    tunnel.summary["routes"] = routes = []
     if config.table == "off":
         return
     table = MAIN_TABLE if config.table == "auto" else config.table
@@ -252,7 +288,6 @@ def _add_routes(tunnel: Tunnel, network: Network, config: Config) -> None:
             everything.append(prefix)
         elif config.table != "auto" or not network.covered(tunnel.interface, prefix):
             _add_route(tunnel, network, prefix, table)
-            routes.append(str(prefix))
     if everything:
         mark = config.fwmark or network.free_table(51820)
         if not config.fwmark:
@@ -260,7 +295,6 @@ def _add_routes(tunnel: Tunnel, network: Network, config: Config) -> None:
             uapi_client.apply(tunnel.interface, DeviceChange(fwmark=mark))
         for prefix in everything:
             _add_route(tunnel, network, prefix, mark)
-            routes.append(str(prefix))
             addresses = [a.ip for a in config.addresses if len(a.ip) == len(prefix.ip)]
             route_everything(tunnel.ledger, tunnel.say, network, prefix, mark, addresses)
         tunnel.summary["fwmark"] = mark
@@ -279,15 +313,5 @@ def take_down(tunnel: Tunnel) -> None:
         raise QuickError(message)
     failures = _undo(tunnel)
     if failures:
-        raise QuickError("\n".join([f"{tunnel.interface} is down, but:", *failures]))
-
-
-def _wait_gone(interface: str) -> list[str]:
-    """Wait until the data plane has noticed that its device is gone."""
-    path = socket_path(interface)
-    end = time.monotonic() + STOP_TIMEOUT
-    while path.exists():
-        if time.monotonic() > end:
-            return [f"{path} is still there: the data plane did not end"]
-        time.sleep(0.02)
-    return []
+        state = "not down" if tunnel.ledger.steps else "down, but"
+        raise QuickError("\n".join([f"{tunnel.interface} is {state}:", *failures]))

@@ -13,7 +13,8 @@ import time
 
 import click
 
-from wgpy.cli.common import complete_interface, json_option, link_is_down
+from wgpy.cli.common import complete_interface, json_option, link_is_down, note
+from wgpy.cli.loops import loop_warnings
 from wgpy.cli.show_fields import FIELDS, as_dict, drops, handshake_age, human_bytes, human_time
 from wgpy.linux.uapi_client import DeviceUnreachable, get, interfaces
 from wgpy.protocol.constants import NS
@@ -91,6 +92,10 @@ def _text(interface: str, field: str | None, as_json: bool, *, compact: bool) ->
             for name, snapshot in snapshots.items()
             for row in FIELDS[field](snapshot)
         )
+    if not compact:
+        for name, snapshot in snapshots.items():
+            for warning in loop_warnings(name, snapshot):
+                note(f"{name}: {warning}")
     return "\n\n".join(
         render(name, snapshot, now, link_is_down(name)) for name, snapshot in snapshots.items()
     )

@@ -4,6 +4,10 @@ Every change of the host is recorded right after it was made, in a file beside t
 socket (mode 0600: hooks may hold secrets).  So a failed `up` rolls back, a killed one
 can be taken down, and `down` needs no configuration file.  Addresses and routes are not
 recorded: they go with the interface.
+
+The record belongs to the data plane, known by its socket's inode and its device's index:
+the device may have been moved to another network namespace or renamed, and another one
+may have its name.  What could not be undone stays on record.
 """
 
 from __future__ import annotations
@@ -11,7 +15,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +27,8 @@ import click
 
 from wgpy.linux.netlink import Network, NetworkError, Rule
 from wgpy.sockets import socket_path
+
+STOP_TIMEOUT: Final = 10.0
 
 
 def network_namespace() -> int:
@@ -74,21 +82,91 @@ class Ledger:
         fresh.replace(path)
 
     def undo(self) -> list[str]:
-        """Undo everything, newest first, and forget it; returns what could not be undone."""
-        failures = []
-        for kind, *arguments in reversed(self.steps):
+        """Undo everything, newest first; returns what could not be undone, which is kept."""
+        failures: list[str] = []
+        kept: list[list[Any]] = []
+        for step in reversed(self.steps):
+            kind, *arguments = step
             try:
                 _UNDO[kind](*arguments)
             except (NetworkError, OSError, subprocess.SubprocessError) as error:
                 failures.append(str(error))
-        self.steps.clear()
-        self.path(self.interface).unlink(missing_ok=True)
+                kept.insert(0, step)
+        self.steps = kept
         return failures
 
+    def forget(self) -> None:
+        """The last act: remove the file, unless something is left to undo."""
+        if self.steps:
+            self.save()
+        else:
+            self.path(self.interface).unlink(missing_ok=True)
 
-def _link(name: str) -> None:
+    def data_plane_started(self) -> None:
+        """Replace the step "link" by one that names device and socket as they are now."""
+        with Network() as network:
+            index = network.index(self.interface)
+        self.steps.remove(["link", self.interface])
+        self.record("link", self.interface, index or 0, _inode(self.interface))
+
+
+def is_here(name: str, index: int = 0) -> bool:
+    """Whether the device (of this index, if it is known) is in this network namespace."""
     with Network() as network:
-        network.delete_link(name)
+        found = network.index(name)
+    return found is not None and found == (index or found)
+
+
+def _socket(name: str) -> Path:
+    return socket_path(name)
+
+
+def _inode(name: str) -> int:
+    try:
+        return _socket(name).stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _link(name: str, index: int = 0, inode: int = 0) -> None:
+    """End the data plane: by its device, or by its socket where the device is elsewhere."""
+    if is_here(name, index):
+        with Network() as network:
+            network.delete_link(name)
+        gone = _wait(lambda: not _inode(name) or (inode and _inode(name) != inode))
+    elif inode and _inode(name) == inode:
+        gone = _end_by_socket(_socket(name))
+    else:
+        return
+    if not gone:
+        raise OSError(f"{_socket(name)}: the data plane did not end in {STOP_TIMEOUT:.0f} s")
+
+
+def _end_by_socket(path: Path) -> bool:
+    """Remove the socket, which ends a data plane; its end of a connection tells when."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(STOP_TIMEOUT)
+        try:
+            connection.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return True
+        path.unlink(missing_ok=True)
+        try:
+            return connection.recv(1) == b""
+        except ConnectionResetError:
+            return True
+        except TimeoutError:
+            return False
+
+
+def _wait(condition: Callable[[], object]) -> bool:
+    end = time.monotonic() + STOP_TIMEOUT
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _rule(family: int, priority: int, table: int, mark: int | None) -> None:
@@ -104,7 +182,22 @@ def _sysctl(path: str, value: str) -> None:
 
 
 def _nft(family: str, table: str) -> None:
-    subprocess.run(["nft", "delete", "table", family, table], check=True, capture_output=True)
+    listed = subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True)
+    if f"table {family} {table}" in listed.stdout.splitlines():
+        subprocess.run(["nft", "delete", "table", family, table], check=True, capture_output=True)
+
+
+def _iptables(program: str, rules: str) -> None:
+    command = [f"{program}-restore", "-n"]
+    subprocess.run(command, input=rules, text=True, check=True, capture_output=True)
+
+
+def _resolvconf(name: str) -> None:
+    subprocess.run(["resolvconf", "-d", name, "-f"], check=True, capture_output=True)
+
+
+def _resolvectl(interface: str) -> None:
+    subprocess.run(["resolvectl", "revert", interface], check=True, capture_output=True)
 
 
 _UNDO: Final[dict[str, Callable[..., None]]] = {
@@ -112,4 +205,7 @@ _UNDO: Final[dict[str, Callable[..., None]]] = {
     "rule": _rule,
     "sysctl": _sysctl,
     "nft": _nft,
+    "iptables": _iptables,
+    "resolvconf": _resolvconf,
+    "resolvectl": _resolvectl,
 }

@@ -1,8 +1,9 @@
 """Configuration files as `wg-quick` reads them, parsed strictly.
 
-The format is that of wg(8) "CONFIGURATION FILE FORMAT" and wg-quick(8).  Where those
-tools take the last of two values or stop at the first mistake, this reader refuses, and
-reports all mistakes at once: each with line, column, what is wrong and the fix.
+The format is that of wg(8) "CONFIGURATION FILE FORMAT" and wg-quick(8); what those read
+is read here, with the same meaning (docs/wg-quick.md lists the exceptions).  Where they
+stop at the first mistake, this reader reports all at once: each with line, column, what
+is wrong and a fix.  What is valid and probably not meant is remarked.
 
 Invariants: text in, values out; no file is opened, no name resolved (the caller gives
 `Config.change` a resolver).  No message repeats a key or anything that looks like one:

@@ -50,7 +50,8 @@ class PeerConfig:
 class Problem:
     """A mistake (or, with `note`, a remark) at `line` and `column`, both from 1.
 
-    `text` is what is wrong, as far as it may be shown; `fix` says what to write.
+    `text` is what is wrong, as far as it may be shown; `fix` says what to write.  A
+    `replacement`, where there is one, was read by the parser before it is offered.
     """
 
     line: int
@@ -59,6 +60,7 @@ class Problem:
     message: str
     fix: str = ""
     note: bool = False
+    replacement: str = ""
 
     def located(self, file: str) -> str:
         """``FILE:LINE:COLUMN: message``, as compilers and editors know it."""

@@ -189,6 +189,9 @@ class Egress:
         peer = self._device.allowed_ips.lookup(addresses.destination)
         if verdict.action is not Action.ENCRYPT or verdict.per_packet or peer is None:
             return None, verdict
+        if self._device.is_endpoint(addresses.destination):
+            # It may be a datagram of ours: each is looked at, on the readable path.
+            return None, verdict
         self.flows.remember(key, peer)
         return peer, verdict
 

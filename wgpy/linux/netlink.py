@@ -7,6 +7,7 @@ which order, is left to the caller.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from wgpy.protocol.endpoint import AddressBytes, Prefix, format_address
 
 MAIN_TABLE: Final = 254
+_PROTO_KERNEL: Final = 2
 _RULE_TO_TABLE: Final = 1
 _RULE_INVERTED: Final = 2
 _FIRST_DEFAULT_PRIORITY: Final = 32766
@@ -57,7 +59,7 @@ class Network:
     """A netlink socket and the questions and changes that a tunnel needs."""
 
     def __init__(self) -> None:
-        self._ip = IPRoute()
+        self._ip = IPRoute(ext_ack=True, strict_check=False)
 
     def __enter__(self) -> Self:
         return self
@@ -102,8 +104,36 @@ class Network:
             )
 
     def addresses(self, name: str) -> list[str]:
-        """The interface's addresses as text, without their lengths."""
-        return [message.get("address") for message in self._ip.get_addr(index=self._index(name))]
+        """The interface's addresses with their lengths, such as "10.0.0.1/24"."""
+        messages = self._ip.get_addr(index=self._index(name))
+        return [f"{message.get('address')}/{message['prefixlen']}" for message in messages]
+
+    def mtu(self, name: str) -> int:
+        """The interface's MTU in bytes."""
+        (link,) = self._ip.get_links(self._index(name))
+        return int(link.get("mtu"))
+
+    def routes_into(self, name: str) -> list[str]:
+        """Routes of all tables into the interface, but those that come with its addresses."""
+        index, found = self._index(name), []
+        for family, width in ((socket.AF_INET, 4), (socket.AF_INET6, 16)):
+            for message in self._ip.get_routes(family=family):
+                if message.get("oif") == index and message["proto"] != _PROTO_KERNEL:
+                    destination = message.get("dst") or format_address(bytes(width))
+                    found.append(f"{destination}/{message['dst_len']}")
+        return found
+
+    def leads_into(self, name: str, ip: AddressBytes, mark: int) -> bool:
+        """Whether a datagram to `ip` with `mark` is routed into the interface."""
+        index = self.index(name)
+        marked = {"mark": mark} if mark else {}
+        try:
+            answers = self._ip.route(
+                "get", dst=format_address(ip), family=family_of(ip), **marked
+            )
+            return index is not None and any(a.get("oif") == index for a in answers)
+        except NetlinkError:
+            return False
 
     def add_route(self, name: str, prefix: Prefix, table: int = MAIN_TABLE) -> None:
         """Route `prefix` into the interface."""
@@ -197,4 +227,11 @@ def _saying(what: str) -> Iterator[None]:
     try:
         yield
     except NetlinkError as error:
-        raise NetworkError(f"cannot {what}: {error.args[1]}") from error
+        raise NetworkError(f"cannot {what}: {_reason(error)}") from error
+
+
+def _reason(error: NetlinkError) -> str:
+    """The error in words, and what the kernel says beyond its number (extended ack)."""
+    plain = os.strerror(error.code)
+    said = str(error.args[1] or "").rstrip("\0. ")
+    return plain if said in ("", plain) else f"{said} ({plain})"

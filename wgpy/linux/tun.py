@@ -14,6 +14,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,6 +27,11 @@ from wgpy.protocol.policy import Buffer
 
 CLONE_DEVICE = Path("/dev/net/tun")
 TUNGETIFF = 0x800454D2
+RTM_SETLINK = 19
+NLM_F_REQUEST, NLM_F_ACK = 1, 4
+IFLA_AF_SPEC = 26
+IFLA_INET6_ADDR_GEN_MODE = 8
+IN6_ADDR_GEN_MODE_NONE = 1
 IFREQ_SIZE = 40
 NAME_SIZE = 16
 IN_CONTAINER = f"start it with `--device {CLONE_DEVICE}`"
@@ -80,6 +87,24 @@ def _explain(name: str, error: OSError | None, text: str) -> TunError:
     return TunError(f"cannot make TUN device {name}: {reasons.get(number or 0, text)}")
 
 
+def no_link_local(name: str) -> None:
+    """Keep the kernel from giving the device a link-local address, as WireGuard's own does.
+
+    Such an address brings router solicitations and multicast reports, for which no peer is,
+    and a line in each configuration that is saved.  RTM_SETLINK with IFLA_AF_SPEC, AF_INET6,
+    IFLA_INET6_ADDR_GEN_MODE; by hand, for the start has no netlink library.
+    """
+    mode = struct.pack("=HHB3x", 5, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)
+    family = struct.pack("=HH", 4 + len(mode), socket.AF_INET6) + mode
+    attribute = struct.pack("=HH", 4 + len(family), IFLA_AF_SPEC) + family
+    link = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, socket.if_nametoindex(name), 0, 0)
+    size = 16 + len(link) + len(attribute)
+    header = struct.pack("=IHHII", size, RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        netlink.send(header + link + attribute)
+        netlink.recv(4096)  # Refused by a kernel without IPv6, which is as good.
+
+
 class LinuxTun:
     """A TUN device, made on opening and gone when closed."""
 
@@ -98,6 +123,7 @@ class LinuxTun:
         self._buffer = bytearray(MAX_PACKET)
         os.set_blocking(self._fd, False)
         self._device.mtu = mtu
+        no_link_local(name=self.name)
         self.mtu = mtu
         """Kept current by whoever watches the link."""
 

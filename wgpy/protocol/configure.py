@@ -30,8 +30,11 @@ def apply(device: Device, change: DeviceChange, now: int) -> None:
 
 
 def _set_private_key(device: Device, key: PrivateKey, now: int) -> None:
-    """A new identity: all sessions die, and handshakes may start at once."""
-    new = None if key.is_zero else key
+    """A new identity: all sessions die, and handshakes may start at once.
+
+    Clamped here, whatever it came through, as by the kernel: what reads back is what counts.
+    """
+    new = None if key.is_zero else PrivateKey.clamp(key)
     if new == device.private_key:
         return
     device.private_key = new
@@ -68,6 +71,7 @@ def _change_peer(device: Device, change: PeerChange, now: int) -> None:
         peer.preshared_key = change.preshared_key
     if change.endpoint is not None:
         peer.endpoint = change.endpoint
+        device.endpoint_moved()
     _change_allowed_ips(device, peer, change)
     if change.persistent_keepalive is not None:
         _set_keepalive(device, peer, change.persistent_keepalive, now)

@@ -104,6 +104,17 @@ class Device:
         self._schedule: list[tuple[int, int, Peer]] = []
         self._schedule_ties = 0
 
+    def is_endpoint(self, ip: bytes, port: int | None = None) -> bool:
+        """Whether a peer is at this outer address (and port, unless it does not matter)."""
+        return any(
+            there is not None and there.ip == ip and port in (None, there.port)
+            for there in (peer.endpoint for peer in self.peers.values())
+        )
+
+    def endpoint_moved(self) -> None:
+        """A flow to the new address may hold our own datagrams: caches must look again."""
+        self.allowed_ips.generation += 1
+
     def jitter(self) -> int:
         """0 to Parameters.rekey_timeout_jitter ns, so that peers do not march in step (§6.1)."""
         return int.from_bytes(self.entropy(4)) * (self.parameters.rekey_timeout_jitter + 1) >> 32

@@ -39,6 +39,7 @@ class DropReason(Enum):
     SOURCE_NOT_ALLOWED = "inner source is not in the peer's allowed IPs (§3)"
     MALFORMED = "packet to send is not IPv4 or IPv6, or shorter than it says"
     NO_PEER = "no allowed IPs cover the destination (§3)"
+    OWN_DATAGRAM = "a route leads this tunnel's own datagrams into it"
     NO_ENDPOINT = "the peer's endpoint is not known yet (§2.1)"
     QUEUE_FULL = "the peer's staged queue was full: oldest packet dropped"
     HANDSHAKE_GAVE_UP = "no handshake within Rekey-Attempt-Time (§6.4)"

@@ -294,6 +294,8 @@ def heard(device: Device, peer: Peer, source: Endpoint, size: int, now: int) -> 
     peer.rx_bytes += size
     if peer.endpoint != source:
         old, peer.endpoint = peer.endpoint, source
+        if old is None or old.ip != source.ip:
+            device.endpoint_moved()
         if old is None or old.without_source() != source.without_source():
             device.events.append(EndpointMoved(now, peer.public_key, old, source))
     peer.timers.authenticated_received(now)
