@@ -18,8 +18,11 @@ from wgpy.protocol.drops import DropReason
 from wgpy.protocol.endpoint import Endpoint, Prefix
 from wgpy.protocol.engine import Engine
 from wgpy.protocol.keys import NO_PRESHARED_KEY, PresharedKey, PrivateKey, PublicKey
+from wgpy.protocol.peer import Peer
 from wgpy.protocol.session import Session
 from wgpy.protocol.settings import AllowedIp, DeviceChange, PeerChange
+from wgpy.protocol.states import keys_of, may_be_pending, must_be_pending
+from wgpy.protocol.timers import Timer
 from wgpy.sim.ping import Echo, parse
 
 # Small numbers, so that a short run reaches every limit.
@@ -343,12 +346,22 @@ class Pair:
         for owner in device.indices.values():
             assert (owner.peer if isinstance(owner, Session) else owner) in peers
         for peer in peers:
+            self._check_timers(peer)
             assert len(peer.staged) <= PARAMETERS.staged_packets
             for session in peer.sessions():
                 assert session.next_counter <= device.parameters.reject_after_messages
         assert len(device._schedule) <= 2 * len(peers) + 66
         assert len(device.limiter) <= 16
         assert len(device.events) <= 4096
+
+    def _check_timers(self, peer: Peer) -> None:
+        """The timers that are pending are those of the table (`wgpy.protocol.states`)."""
+        keys, initiated = keys_of(peer), peer.initiation is not None
+        for timer in Timer:
+            if peer.timers.is_set(timer):
+                assert may_be_pending(timer, keys, initiated=initiated), (timer, keys, initiated)
+            else:
+                assert not must_be_pending(timer, keys), (timer, keys)
 
     # How it must end.
 
