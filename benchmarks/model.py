@@ -8,10 +8,11 @@ Invariant: nothing derived (median, ratio, verdict) is stored, only what was mea
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 FORMAT = "wgpy-bench/1"
 
@@ -67,6 +68,11 @@ class Distribution:
     repetition: int = 0
 
 
+OWN_PROGRAM: Final = "wireguard-py"
+_VERSION: Final = re.compile(r"\d+(\.\d+)+[\w.+-]*")
+"""The version in what a program says of itself (`--version`)."""
+
+
 @dataclass(slots=True)
 class Recording:
     """A whole run.  `notes` are sentences for people: what failed, what was repeated."""
@@ -88,6 +94,17 @@ class Recording:
     def implementations(self) -> list[str]:
         """Names in the order first seen."""
         return list(dict.fromkeys(sample.implementation for sample in self.samples))
+
+    def label(self, name: str) -> str:
+        """The name of an implementation for tables and plots: a rival's with its version.
+
+        A figure of "wireguard-go" says nothing without it: the builds differ by a factor of five.
+        """
+        said = self.environment.get("implementations", {}).get(name, "")
+        version = _VERSION.search(said)
+        if version is None or said.startswith(OWN_PROGRAM):
+            return name
+        return f"{name} {version[0]}"
 
     def settings(self) -> list[str]:
         """Settings in the order first seen."""

@@ -105,7 +105,7 @@ def _bars(
             axes.bar(
                 group + (place - (len(names) - 1) / 2) * width, found.median / scale, width * 0.92,
                 yerr=[[w[0] / scale] for w in whiskers], color=colour(recording, name),
-                ecolor=INK, label=name if group == legend else None,
+                ecolor=INK, label=recording.label(name) if group == legend else None,
             )  # fmt: skip
     axes.set_xticks(range(len(figures)), [f.partition(".")[0].replace("-", "\n") for f in figures])
     axes.set_ylabel(unit)
@@ -139,7 +139,7 @@ def _latency(recording: Recording, setting: str) -> str:
             [distribution.values[rank] * 1e6 for rank in ranks],
             [(count - rank) / count for rank in ranks], where="post",
             color=colour(recording, name), linewidth=1.4,
-            label=name if name not in seen else None,
+            label=recording.label(name) if name not in seen else None,
         )  # fmt: skip
         seen.add(name)
     axes.set_xscale("log")
@@ -175,7 +175,7 @@ def _curves(recording: Recording) -> Iterator[Plot]:
             axes.errorbar(
                 [x for x, _ in mine], middle, yerr=reach, marker="o", markersize=4,
                 color=colour(recording, line[0]), linestyle="--" if line[1] else "-",
-                label=" ".join(line).strip(),
+                label=f"{recording.label(line[0])} {line[1]}".strip(),
             )  # fmt: skip
         axes.set_xscale("log")
         if name.endswith(_GROWING):

@@ -67,8 +67,8 @@ def target_table(recordings: Sequence[Recording]) -> Table:
         rows.append(row)
     return Table(
         "Targets", heads, tuple(rows),
-        f"× is the ratio to {BASELINE} in the same run, behind the strict table the ratio to "
-        "the same without it, and for growth the last point of the curve over the first: the "
+        f"× is the ratio to {baseline(recordings)} in the same run, behind the strict table "
+        "the ratio to the same without it, and for growth the last point of the curve over the first: the "
         "median of the repetitions' own ratios, in brackets its 95 % interval.",
     )  # fmt: skip
 
@@ -89,11 +89,17 @@ def headline_table(recordings: Sequence[Recording]) -> Table:
     rows = []
     for title in HEADLINES:
         target = next(t for t in TARGETS if t.title == title)
-        against = f", ÷ {BASELINE}" if target.against is Against.BASELINE else ""
+        against = f", ÷ {baseline(recordings)}" if target.against is Against.BASELINE else ""
         *ours, base = ([f for f in found if f.target is target] for found in measured)
         cells = [f"{_range(found)}{_reached(found)}" for found in ours]
         rows.append((title + against, *cells, _range(base), wanted(target)))
-    return Table("Figures", ("", SUBJECT, TURBO, BASELINE, "goal"), tuple(rows))
+    return Table("Figures", ("", SUBJECT, TURBO, baseline(recordings), "goal"), tuple(rows))
+
+
+def baseline(recordings: Sequence[Recording]) -> str:
+    """The baseline with its version; without one where recordings differ."""
+    labels = {r.label(BASELINE) for r in recordings if BASELINE in r.implementations()}
+    return labels.pop() if len(labels) == 1 else BASELINE
 
 
 def _range(found: Sequence[Finding]) -> str:
@@ -144,13 +150,17 @@ def _plain_tables(recording: Recording, details: bool) -> list[Table]:
                 rows.append((figure, *cells))
         if rows:
             title = recording.kind + (f", {setting}" if setting else "")
-            tables.append(Table(title, ("figure", *names), tuple(rows), _caption(recording)))
+            tables.append(Table(
+                title, ("figure", *map(recording.label, names)), tuple(rows), _caption(recording)
+            ))
     return tables
 
 
 def _caption(recording: Recording) -> str:
     count = max((len(v) for v in recording.series().values()), default=0)
-    base = f"; × is the ratio to {BASELINE}" if BASELINE in recording.implementations() else ""
+    base = ""
+    if BASELINE in recording.implementations():
+        base = f"; × is the ratio to {recording.label(BASELINE)}"
     return f"Median of up to {count} ± half the interquartile range{base}."
 
 
@@ -184,7 +194,7 @@ def _curve_tables(recording: Recording) -> list[Table]:
             cells = [recording.values(figure, name, setting, place) for name, setting in columns]
             texts = [show(summary(values).median, unit) if values else "" for values in cells]
             rows.append((f"{place:,.0f}", *texts))
-        header = tuple(f"{name} {setting}".strip() for name, setting in columns)
+        header = tuple(f"{recording.label(name)} {setting}".strip() for name, setting in columns)
         tables.append(Table(figure, (axis(figure), *header), tuple(rows)))
     return tables
 

@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from benchmarks.tables import result_tables, target_table
 from benchmarks.targets import TARGETS, Verdict, findings
 from benchmarks.units import show
 from tests.benchmarks import recordings
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -323,3 +326,30 @@ def test_json_holds_no_derived_value() -> None:
     assert set(document) == {
         "format", "kind", "environment", "options", "samples", "distributions", "notes",
     }  # fmt: skip
+
+
+def test_a_rival_stands_in_tables_with_its_version() -> None:
+    given = recordings.system()
+    given.environment["implementations"] = {
+        "wireguard-go": "wireguard-go v0.0.20220316", "wgpy": "wireguard-py 0.1.0",
+    }  # fmt: skip
+    text, _ = fill(
+        "<!-- figures: headline -->\n<!-- end of figures -->\n"
+        "<!-- figures: targets -->\n<!-- end of figures -->\n"
+        "<!-- figures: system -->\n<!-- end of figures -->",
+        [given],
+    )
+    headers = [line for line in text.splitlines() if line.startswith("|") and "wgpy |" in line]
+    assert headers and all("wireguard-go 0.0.20220316 |" in line for line in headers)
+    assert "÷ wireguard-go 0.0.20220316 |" in text
+    assert text.count("the ratio to wireguard-go 0.0.20220316") == text.count("the ratio to wire")
+    assert "wgpy 0.1.0" not in text
+
+
+def test_pages_name_no_rival_without_its_version() -> None:
+    for page in ("README.md", "docs/performance.md"):
+        blocks = (ROOT / page).read_text().split("<!-- figures: ")[1:]
+        for block in blocks:
+            rows = block.partition("<!-- end of figures -->")[0].splitlines()
+            headers = [row for row, below in pairwise(rows) if below.startswith("|---")]
+            assert not [h for h in headers if re.search(r"wireguard-go(?! \d)", h)], page

@@ -152,7 +152,7 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool)
     help="Show the version and exit.",
 )
 def main() -> None:
-    """WireGuard in pure Python: keys, tunnels, and what goes on inside them.
+    """WireGuard in Python: keys, tunnels, and what goes on inside them.
 
     Every command takes --json where a program shall read the answer, and --help.
     """
