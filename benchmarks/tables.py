@@ -68,8 +68,8 @@ def target_table(recordings: Sequence[Recording]) -> Table:
     return Table(
         "Targets", heads, tuple(rows),
         f"× is the ratio to {baseline(recordings)} in the same run, behind the strict table "
-        "the ratio to the same without it, and for growth the last point of the curve over the first: the "
-        "median of the repetitions' own ratios, in brackets its 95 % interval.",
+        "the ratio to the same without it, and for growth the last point of the curve over the "
+        "first: the median of the repetitions' own ratios, in brackets its 95 % interval.",
     )  # fmt: skip
 
 
