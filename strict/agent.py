@@ -1,6 +1,7 @@
 """The node agent: learns the cluster, keeps kernel and data plane as they should be.
 
-    1. the backstop (nftables), then unreachable routes: from here on nothing leaks
+    1. the backstop (nftables), then unreachable routes, then forwarding: never a moment in
+       which packets are forwarded and the backstop is not there
     2. the data plane: attach to a running one, or start it
     3. learn from the sources; install peers, table, routes into the tunnel
     4. once every source has synced: remove what is stale, then publish the own node
@@ -14,7 +15,6 @@ routes hold, and the agent starts it again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import selectors
@@ -28,10 +28,17 @@ from typing import Any, Final
 from strict.config import AgentConfig, read_config
 from strict.dataplane import DataPlane, DataPlaneError, start
 from strict.desired import PeerPlan
+from strict.devices import Devices, DeviceWatch
 from strict.discovery import Discovery
 from strict.document import DocumentRefused
-from strict.firewall import Firewall, FirewallError
-from strict.host import backstop_of, encrypts_node_traffic, needs_ipv6, routes_of
+from strict.firewall import Firewall, FirewallChanged, FirewallError
+from strict.host import (
+    backstop_of,
+    encrypts_node_traffic,
+    local_pods,
+    needs_ipv6,
+    routes_of,
+)
 from strict.keyfile import read_key, read_or_make_key
 from strict.mtu import device_mtu, route_mtu
 from strict.routes import (
@@ -42,6 +49,8 @@ from strict.routes import (
     local_addresses,
     prepare_host,
 )
+from strict.ruleset import Backstop
+from strict.single import AlreadyRuns, hold
 from strict.state import Changes, ClusterState
 from strict.watch import KernelWatch, drain
 from wgpy.protocol.crypto import backend
@@ -89,7 +98,13 @@ class Agent:
         self._check_at = 0.0
         self._status = ""
         self._local_pods: set[Prefix] = set()
-        self._lock = _only_one(folder / f"{config.node.interface}.lock")
+        self._backstop: Backstop | None = None
+        self._in_kernel = ""
+        """What the kernel's rules were last seen to do with pods' plaintext."""
+        try:
+            self._alone = hold(config.node.interface)
+        except AlreadyRuns as error:
+            raise AgentError(str(error)) from error
         self._stamp = self._look_at_files()
         _check_underlay(config)
         self._key = read_or_make_key(config.node.private_key_file)
@@ -99,14 +114,19 @@ class Agent:
         self._firewall = Firewall(config.node.interface)
         node, routing = config.node, config.routing
         self._routing = Routing(node.interface, node.fwmark, routing.table, routing.priority)
-        prepare_host(node.underlay)
+        self._watch = DeviceWatch(node.interface, node.underlay)
+        self._devices = Devices()
+        self._prepared = False
         say(f"node {node.name}: key {public.base64}, {config.table.mode.value} mode")
-        # An agent before this one knew more than we do yet: leave its rules until we know.
-        self._adopting = bool(self._firewall.counts())
-        if not self._adopting:
-            self._firewall.apply(backstop_of(config, self.state))
-            self._route()
-        say("the backstop is in place")
+        # An agent before this one knew nodes and pods that we do not know yet.
+        self._old_sets = self._firewall.sets()
+        self._old_encryption = self._firewall.encrypts_nodes()
+        self._adopting = bool(self._old_sets)
+        try:
+            self._check_firewall()
+        except FirewallChanged as error:
+            self._problem("backstop", str(error))
+        self._route()
 
     @property
     def joined(self) -> bool:
@@ -135,12 +155,13 @@ class Agent:
             if self._dataplane is not None:
                 self._dataplane.close()
             self._status_path.unlink(missing_ok=True)
-            os.close(self._lock)
+            self._alone.close()
 
     def tick(self, *, nftables: bool = False, routing: bool = False) -> None:
         """One round: everything that may have changed is looked at once."""
         now = time.monotonic()
-        if now >= self._check_at:
+        full = now >= self._check_at
+        if full:
             self._check_at = now + FULL_CHECK
             nftables = routing = True
         self._read_config_again()
@@ -151,20 +172,21 @@ class Agent:
         if synced and self._adopting:
             self._adopting, nftables, routing = False, True, True
         nodes_changed = any(change.nodes for change in changes)
-        if nodes_changed or nftables:
+        changed = nodes_changed or self.state.local_pods != self._local_pods
+        self._local_pods = set(self.state.local_pods)
+        if changed or nftables or routing:
             self._guard("backstop", self._check_firewall)
         if nodes_changed:
             self.plan.refresh()
-        self._drive(changes)
-        changed = nodes_changed or self.state.local_pods != self._local_pods
+        self._drive(changes, full)
         if changed or routing:
-            self._local_pods = set(self.state.local_pods)
             self._guard("routes", lambda: self._check_routes(changed))
         self._write_status()
 
     # The data plane.
 
-    def _drive(self, changes: Sequence[Changes]) -> None:
+    def _drive(self, changes: Sequence[Changes], look: bool) -> None:
+        """Keep the data plane as it should be; `look`: ask whether it is."""
         try:
             if self._dataplane is not None and not self._is_alive(self._dataplane):
                 self._say("the data plane is gone: pod traffic is held back until it is back")
@@ -176,6 +198,9 @@ class Agent:
             if self._dataplane is None:
                 return
             synced = self.state.synced(source.name for source in self.sources)
+            if look and not fresh and not self._dataplane.obeys(self.config.table):
+                self._say("the data plane had other settings: loaded again")
+                self._reload = True
             if fresh or self._reload or (synced and not self._joined):
                 if not fresh and time.monotonic() < self._retry_at:
                     return
@@ -250,27 +275,54 @@ class Agent:
     # The kernel.
 
     def _check_firewall(self) -> None:
+        """Follow the devices, repair, and see that the kernel says so; then forwarding."""
+        local = self.state.local()
+        self._devices = self._watch.look(local.addresses, local_pods(self.state))
+        self._problem("underlay", self._devices.problem)
+        backstop = backstop_of(self.config, self.state, self._devices)
         if self._adopting:
+            backstop = backstop.with_nodes_of(self._old_sets, self._old_encryption)
+        before, self._in_kernel = self._in_kernel, ""
+        if backstop == self._backstop:
+            if self._firewall.restore():
+                self._say("the backstop's nftables were removed or changed by hand: restored")
+        else:
+            self._firewall.apply(backstop)
+            self._backstop = backstop
+        self._in_kernel = self._firewall.verdict()
+        if self._in_kernel != ("drop" if backstop.drop else "count"):
+            raise FirewallChanged(f"the kernel's rules {self._in_kernel}, which was not meant")
+        if self._in_kernel != before:
+            what = "dropped" if backstop.drop else "counted and let pass"
+            self._say(f"the backstop is in place: pods' plaintext is {what}")
+
+    def _prepare_host(self) -> None:
+        """Forwarding on, once the backstop is in place; what it was is kept for `down`."""
+        if self._prepared or not self._in_kernel:
             return
-        if self._firewall.restore():
-            self._say("the backstop's nftables were removed or changed by hand: restored")
-        self._firewall.apply(backstop_of(self.config, self.state))
+        before = prepare_host(self._devices.underlay)
+        self._prepared = True
+        path = forwarding_path(self.config.node.interface, self._folder)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(before))
 
     def _check_routes(self, updated: bool = True) -> None:
         """Repair; before the data plane is loaded there are only unreachable routes."""
-        if self._adopting:
-            return
         repaired = self._route()
         if repaired and self._joined:
             what = "brought up to date" if updated else "were removed or changed by hand: restored"
             self._say(f"routes {what}: {', '.join(repaired)}")
 
     def _route(self) -> list[str]:
+        """While adopting nothing is removed: an agent before this one knew more."""
         plan = routes_of(self.state, local_addresses(), self._mtu(route_mtu))
-        return self._routing.apply(plan)
+        done = self._routing.apply(plan, prune=not self._adopting)
+        self._prepare_host()
+        return done
 
     def _mtu(self, rule: Callable[[int, bool], int]) -> int:
-        mtus = link_mtus(self.config.node.underlay).values()
+        mtus = link_mtus(self._devices.underlay).values()
         return rule(min(mtus, default=1500), needs_ipv6(self.state))
 
     def _guard(self, name: str, action: Callable[[], None]) -> None:
@@ -365,6 +417,8 @@ class Agent:
             "node": self.config.node.name,
             "joined": self._joined,
             "node_encryption": encryption,
+            "backstop": self._in_kernel,
+            "underlay": list(self._devices.underlay),
             "sources": [source.name for source in self.sources],
             "problems": dict(self._problems),
             "refused": dict(self.state.refused),
@@ -410,21 +464,9 @@ def _check_underlay(config: AgentConfig) -> None:
         )
 
 
-def _only_one(path: Path) -> int:
-    """Hold the lock of the interface's agent as long as this process lives.
-
-    Raises `AgentError` when another agent holds it: they would undo each other's work.
-    """
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise AgentError(
-            f"another agent keeps {path.stem}: `wgpy strict status` names its process"
-        ) from None
-    return descriptor
+def forwarding_path(interface: str, folder: Path = SOCKET_FOLDER) -> Path:
+    """Where the agent keeps how forwarding was before it came."""
+    return folder / f"{interface}.forwarding"
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

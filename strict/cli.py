@@ -153,14 +153,17 @@ def run(path: Path, metrics_port: int | None, metrics_address: str, as_json: boo
 )
 @json_option
 def down(path: Path, as_json: bool) -> None:
-    """Take this node out: data plane, routes and, last of all, the backstop.
+    """Take this node out: data plane, routes, forwarding and, last of all, the backstop.
+
+    Forwarding goes back to what it was before the agent first came.
 
     Stop the agent first, or it builds everything again.
     """
+    from strict.agent import forwarding_path
     from strict.config import read_config
     from strict.document import DocumentRefused
     from strict.firewall import Firewall, FirewallError
-    from strict.routes import Routing, RoutingError
+    from strict.routes import Routing, RoutingError, forwarding_back
 
     try:
         config = read_config(path)
@@ -169,9 +172,12 @@ def down(path: Path, as_json: bool) -> None:
         socket_path(node.interface).unlink(missing_ok=True)
         _wait_until_gone(node.interface)
         Routing(node.interface, node.fwmark, routing.table, routing.priority).remove()
+        before = forwarding_path(node.interface)
+        if before.exists():
+            forwarding_back(json.loads(before.read_text()))
         Firewall(node.interface).remove()
-        for suffix in (".agent", ".lock"):
-            socket_path(node.interface, suffix).unlink(missing_ok=True)
+        for found in (before, socket_path(node.interface, ".agent")):
+            found.unlink(missing_ok=True)
     except (DocumentRefused, FirewallError, RoutingError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
@@ -193,13 +199,15 @@ def _wait_until_gone(interface: str) -> None:
 @json_option
 def status(interface: str | None, as_json: bool) -> None:
     """Mode, key, port, peers, table, drops, and what the agent says."""
-    from strict.firewall import counts
+    from strict.firewall import Firewall
     from strict.show import show_status
 
     with asking(interface) as client:
         state = client.request("status")
         state["drops"] = client.request("counters")["drops"]
-    state["backstop"] = {name: count._asdict() for name, count in counts(client.interface).items()}
+    firewall = Firewall(client.interface)
+    state["backstop"] = {name: count._asdict() for name, count in firewall.counts().items()}
+    state["backstop_verdict"] = firewall.verdict()
     state["agent"] = _agent(client.interface)
     if as_json:
         show_json(state)

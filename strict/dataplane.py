@@ -50,6 +50,12 @@ class DataPlane:
             self._control = StrictClient(interface, folder)
         except ControlFailed as error:
             raise DataPlaneError(str(error)) from error
+        try:
+            # Nobody else may change mode or table while this connection lasts.
+            self._ask("hold")
+        except DataPlaneError:
+            self._control.close()
+            raise
         self.loaded = bool(self._control.hello["policy"]["loaded"])
         """Whether its table was loaded, now or by an agent before this one."""
 
@@ -68,6 +74,10 @@ class DataPlane:
         except (ControlFailed, OSError):
             return False
         return True
+
+    def obeys(self, config: TableConfig) -> bool:
+        """Whether the settings in force are these."""
+        return bool(self._ask("hello")["policy"]["config"] == config_to_wire(config))
 
     def set_device(self, key: PrivateKey, port: int, mark: int) -> None:
         """Key, port and mark, where they differ; adopts the peers that it has."""

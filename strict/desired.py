@@ -1,7 +1,7 @@
 """From what is known of the cluster to WireGuard peers: who gets which allowed IPs.
 
 A peer's allowed IPs are its node's pod CIDRs and `allowed_ips`, the single pods outside
-of those, and with node encryption the node's addresses.  `difference` turns two such
+of those, and the node's addresses.  `difference` turns two such
 states into the smallest change: a prefix that moves is only added at its new owner, which
 moves it at once, so no unrelated prefix and no moving one is ever without an owner.
 
@@ -104,11 +104,9 @@ class PeerPlan:
         return node.public_key
 
     def _addresses(self, node: Node) -> Iterator[Prefix]:
-        config, table = self._table.config, self._table
-        if config is None or not config.node_encryption:
-            return
+        """Also without node encryption: a node's errors about pods' packets come encrypted."""
         for address in node.addresses:
-            if table.nodes.at(address) == node:
+            if self._table.nodes.at(address) == node:
                 yield Prefix(address, len(address) * 8)
 
     def _is_local(self, node: Node) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from strict.config import AgentConfig
-from strict.firewall import Backstop
+from strict.devices import Devices
 from strict.nodes import Node
 from strict.routes import RoutePlan
+from strict.ruleset import Backstop
 from strict.settings import Mode, TableConfig
 from strict.state import ClusterState
 from strict.table import StrictTable
@@ -26,8 +27,8 @@ def encrypts_node_traffic(table: StrictTable) -> bool:
     return not table.opted_out(table.nodes.get(config.node))
 
 
-def backstop_of(config: AgentConfig, state: ClusterState) -> Backstop:
-    """The rules for the nodes known now."""
+def backstop_of(config: AgentConfig, state: ClusterState, devices: Devices) -> Backstop:
+    """The rules for the nodes and devices known now."""
     table, settings = state.table, state.config
     known = list(table.nodes)
     nodes = (*settings.node_cidrs, *_hosts(known))
@@ -36,7 +37,8 @@ def backstop_of(config: AgentConfig, state: ClusterState) -> Backstop:
     control = _hosts(node for node in known if node.control_plane)
     return Backstop(
         interface=config.node.interface,
-        underlay=config.node.underlay,
+        underlay=devices.underlay,
+        pod_devices=devices.pods,
         mark=config.node.fwmark,
         port=config.node.listen_port,
         drop=settings.mode is Mode.STRICT,
@@ -45,6 +47,7 @@ def backstop_of(config: AgentConfig, state: ClusterState) -> Backstop:
         nodes_in_pods=_sorted(p for p in _hosts(known) if settings.is_pod(p.ip)),
         plain_nodes=_sorted(plain if encrypts else nodes),
         control_plane=_sorted((*settings.control_plane, *control)),
+        local=local_pods(state),
         etcd_ports=settings.etcd_ports,
         ingress=settings.ingress,
         node_encryption=encrypts,
@@ -66,18 +69,24 @@ def routes_of(
     if encrypts_node_traffic(state.table):
         tunnel.update(settings.node_cidrs)
         tunnel.update(host for host in _hosts(others) if not _within(host, settings))
-    ranges = {*local.pod_cidrs, *local.allowed_ips}
     sources: dict[int, AddressBytes] = {}
     for address in local.addresses:
         if address in addresses:
             sources.setdefault(len(address), address)
     return RoutePlan(
         tunnel=_sorted(tunnel),
-        local=_sorted(ranges | {p for p in state.local_pods if not _covered(p, ranges)}),
+        local=local_pods(state),
         mtu=mtu,
         sources=sources,
         direct=dict(_direct(state, others, [addresses[own] for own in sources.values()])),
     )
+
+
+def local_pods(state: ClusterState) -> tuple[Prefix, ...]:
+    """This node's own pods: its ranges, and entries outside of those."""
+    local = state.local()
+    ranges = {*local.pod_cidrs, *local.allowed_ips}
+    return _sorted(ranges | {p for p in state.local_pods if not _covered(p, ranges)})
 
 
 def _direct(

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from strict import headers
 from strict.ipcache import IpcacheFull
 from strict.settings import Mode, TableConfig
 from strict.table import StrictTable
@@ -37,7 +38,7 @@ from strict.wire import (
 from wgpy.control.framing import Answer, ControlError
 from wgpy.protocol.endpoint import Prefix, format_address, parse_address
 from wgpy.protocol.keys import PublicKey
-from wgpy.protocol.policy import Buffer, Verdict
+from wgpy.protocol.policy import PLAINTEXT, Buffer, Verdict
 
 PART: Final = 500
 """Items in one part of a long answer."""
@@ -48,15 +49,24 @@ MAX_FLOWS: Final = 65_536
 """Flows remembered; when there are more, all are forgotten."""
 
 
+_CHANGES: Final = frozenset(
+    ("hold", "begin", "load", "commit", "update", "configure", "set_mode")
+)
+
+
 class StrictPolicy:
     """The table in force; implements `wgpy.control.policy.ControlledPolicy`."""
 
-    __slots__ = ("_flows", "_old", "_seen", "_told", "loads", "table", "verdict_listener")
+    __slots__ = (
+        "_flows", "_old", "_seen", "_told", "holder", "loads", "table", "verdict_listener",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.table = StrictTable()
         self.verdict_listener: Callable[[Mapping[str, Any]], None] | None = None
         self.loads = 0
+        self.holder: StrictSession | None = None
+        """The client that alone may change the table, as long as it is connected."""
         self._old: list[StrictTable] = []
         self._flows: dict[bytes, Verdict] = {}
         """By source, destination and, of what came out of a tunnel, the peer's key."""
@@ -70,14 +80,18 @@ class StrictPolicy:
         return self.table.generation
 
     def egress(self, source: bytes, destination: bytes, packet: Buffer) -> Verdict:
-        """See `StrictTable.decide`; remembered per flow until the table changes."""
+        """See `StrictTable.decide`; remembered per flow until the table changes.
+
+        A flow in plaintext may have a packet that quotes a pod's: each that could is judged.
+        """
         self._refresh()
         flow = source + destination
-        verdict = self._flows.get(flow)
-        if verdict is not None:
-            return verdict
+        known = self._flows.get(flow)
+        if known is not None and (known is not PLAINTEXT or headers.carried(packet) is None):
+            return known
         decision = self.table.decide(source, destination, packet)
-        self._tell("egress", source, destination, decision)
+        if decision.verdict is not known:
+            self._tell("egress", source, destination, decision)
         return self._remember(flow, decision.verdict)
 
     def ingress(
@@ -181,6 +195,7 @@ class StrictSession:
         self._building: StrictTable | None = None
         self._broken = ""
         self.operations: Mapping[str, Callable[[Mapping[str, Any]], Answer]] = {
+            "hold": self._hold,
             "begin": self._begin,
             "load": self._load,
             "commit": self._commit,
@@ -197,8 +212,14 @@ class StrictSession:
         }
 
     def request(self, op: str, message: Mapping[str, Any]) -> Answer:
-        """Raises `ControlError` with code ``unknown_op``, ``invalid``, ``refused`` or ``state``."""
+        """Raises `ControlError` with code ``unknown_op``, ``invalid``, ``refused``, ``held``
+        or ``state``.
+        """
         operation = self.operations.get(op)
+        if op in _CHANGES and self._policy.holder not in (None, self):
+            raise ControlError(
+                "held", f"{op}: an agent holds the table: change its configuration, or stop it"
+            )
         if operation is None:
             known = ", ".join(self.operations)
             raise ControlError("unknown_op", f"unknown operation {op!r}; the policy knows {known}")
@@ -211,15 +232,25 @@ class StrictSession:
             raise ControlError(code, str(error)) from error
 
     def close(self) -> None:
-        """A transaction that was not committed never happened."""
+        """A transaction that was not committed never happened; nobody is held off any more."""
+        if self._policy.holder is self:
+            self._policy.holder = None
+        self._forget()
+
+    def _forget(self) -> None:
         if self._building is not None:
             self._policy.discard(self._building)
             self._building = None
 
+    def _hold(self, message: Mapping[str, Any]) -> Answer:  # noqa: ARG002
+        """From now on only this client changes the table."""
+        self._policy.holder = self
+        return {}
+
     # Transactions.
 
     def _begin(self, message: Mapping[str, Any]) -> Answer:
-        self.close()
+        self._forget()
         self._broken = ""
         self._building = StrictTable(config_from_wire(message.get("config")))
         return {}
@@ -235,7 +266,7 @@ class StrictSession:
     def _commit(self, message: Mapping[str, Any]) -> Answer:  # noqa: ARG002
         table = self._transaction()
         if self._broken:
-            self.close()
+            self._forget()
             raise ControlError(
                 "refused", f"the transaction is broken, the old table stays: {self._broken}"
             )
@@ -245,7 +276,7 @@ class StrictSession:
 
     def _abort(self, message: Mapping[str, Any]) -> Answer:  # noqa: ARG002
         self._transaction()
-        self.close()
+        self._forget()
         return {}
 
     def _transaction(self) -> StrictTable:

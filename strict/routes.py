@@ -105,14 +105,15 @@ class Routing:
         self._direct = table + 1
         self._priority = priority
 
-    def apply(self, plan: RoutePlan) -> list[str]:
+    def apply(self, plan: RoutePlan, *, prune: bool = True) -> list[str]:
         """Make rules and routes so; returns what had to be added or removed, in words.
 
+        Without `prune` what is there stays as it is, and only what is missing is added.
         Without the device its routes are left out.  Raises `RoutingError`.
         """
         try:
             with IPRoute() as ip:
-                return [*self._apply_rules(ip), *self._apply_routes(ip, plan)]
+                return [*self._apply_rules(ip), *self._apply_routes(ip, plan, prune)]
         except (NetlinkError, OSError) as error:
             raise RoutingError(f"the kernel refused a route or rule: {error}") from error
 
@@ -129,7 +130,7 @@ class Routing:
             raise RoutingError(f"the kernel refused to remove a route or rule: {error}") from error
 
     def _rules(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for family in _families():
+        for family in families():
             first = self._priority
             yield family, {"priority": first, "fwmark": self._mark, "table": _MAIN}
             for at, table in ((first + 1, self._direct), (first + 2, _MAIN)):
@@ -144,11 +145,15 @@ class Routing:
                 missing.append(f"rule {rule['priority']}")
         return missing
 
-    def _apply_routes(self, ip: IPRoute, plan: RoutePlan) -> list[str]:
+    def _apply_routes(self, ip: IPRoute, plan: RoutePlan, prune: bool) -> list[str]:
         """Add before removing: a prefix is never without a route."""
         device = next(iter(ip.link_lookup(ifname=self._interface)), 0)
         wanted = set(self._wanted(plan, device))
         present = set(self._present(ip))
+        if not prune:
+            taken = {(route.table, route.prefix, route.kind) for route in present}
+            missing = {r for r in wanted if (r.table, r.prefix, r.kind) not in taken}
+            wanted = present | missing
         for route in sorted(wanted - present, key=lambda route: -_METRICS[route.kind]):
             self._add(ip, route)
         kept = {(route.table, route.prefix, route.kind) for route in wanted}
@@ -189,15 +194,15 @@ class Routing:
 
     def _present(self, ip: IPRoute) -> Iterator[_Route]:
         """Our routes as the kernel has them."""
-        for family in _families():
+        for family in families():
             for table in (self._table, self._direct, _MAIN):
                 for found in ip.get_routes(family=family, table=table):
                     if found["proto"] == PROTOCOL and found["type"] in _METRICS:
                         yield _from_kernel(found, table)
 
 
-def _families() -> list[int]:
-    """IPv6 may be switched off for good."""
+def families() -> list[int]:
+    """Those this kernel has: IPv6 may be switched off for good."""
     return [f for f in _FAMILIES.values() if f == socket.AF_INET or (_PROC / "ipv6").exists()]
 
 
@@ -276,14 +281,30 @@ def bring_up(interface: str, mtu: int) -> None:
         raise RoutingError(f"{interface}: cannot be brought up: {error}") from error
 
 
-def prepare_host(underlay: tuple[str, ...]) -> None:
-    """Forwarding on, and no strict reverse-path filter where answers may take the tunnel."""
-    _sysctl("ipv4/ip_forward", "1")
-    _sysctl("ipv6/conf/all/forwarding", "1")
+FORWARDING: Final = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+
+
+def prepare_host(underlay: tuple[str, ...]) -> dict[str, str]:
+    """Forwarding on, and no strict reverse-path filter where answers may take the tunnel.
+
+    Returns what forwarding was before, for `forwarding_back`.  Only for a host whose backstop
+    is in place: without forwarding pods' packets stay where they are.
+    """
+    before = {name: _read(name) for name in FORWARDING}
+    for name in FORWARDING:
+        _sysctl(name, "1")
     for device in underlay:
         name = f"ipv4/conf/{device}/rp_filter"
         if "1" in (_read(name), _read("ipv4/conf/all/rp_filter")):
             _sysctl(name, "2")
+    return before
+
+
+def forwarding_back(before: Mapping[str, str]) -> None:
+    """Forwarding as `prepare_host` found it, before the backstop is removed."""
+    for name in FORWARDING:
+        if before.get(name) == "0":
+            _sysctl(name, "0")
 
 
 def _no_reverse_path_filter(interface: str) -> None:

@@ -23,6 +23,12 @@ _COLOURS: Final = {
     "plaintext": "yellow",
 }
 
+_BACKSTOP = {
+    "drop": "drop pods' plaintext",
+    "count": "count pods' plaintext and let it pass",
+    "absent": "are not there: only the data plane holds",
+}
+
 
 def show_status(state: Mapping[str, Any]) -> None:
     """`status`."""
@@ -49,6 +55,7 @@ def show_status(state: Mapping[str, Any]) -> None:
         if config:
             on = "Enabled" if config["node_encryption"] else "Disabled"
             rows.append(("node encryption", on))
+    rows.append(("kernel's rules", _BACKSTOP[state["backstop_verdict"]]))
     for name, value in rows:
         click.echo(f"{name:<16} {value}")
     for title, content in (

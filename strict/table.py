@@ -2,7 +2,10 @@
 
 Pure and generation-counted.  `decide` and `decide_ingress` are the verdict table of
 docs/strict-mode.md read from top to bottom, the same for IPv4 and IPv6; they judge
-addresses, not protocols, but for the etcd exception of row 9, which reads TCP ports.
+addresses, not protocols, with two exceptions: row 9 reads TCP ports for etcd, and what
+would leave in plaintext is looked into for a packet that it quotes or wraps.  The kernel's
+ICMP errors about pods' packets come from a node's address, with up to a whole packet of a
+pod inside.
 
 Invariants: no row gives PLAINTEXT to a packet from the pod CIDRs to the pod CIDRs in
 strict mode, unless it stays on this node or goes to a known node's own address that
@@ -13,12 +16,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from strict import headers
 from strict.ipcache import Entry, Ipcache, Source
 from strict.nodes import Node, NodeRegistry
 from strict.settings import Mode, TableConfig
 from strict.verdicts import (
+    ENCRYPT_THIS_TIME,
     MALFORMED,
     NOT_LOADED,
     NOT_ON_NODE,
@@ -36,7 +41,10 @@ from wgpy.protocol.endpoint import (
     parse_address,
 )
 from wgpy.protocol.keys import PublicKey
-from wgpy.protocol.policy import ACCEPT, ENCRYPT, PLAINTEXT, Buffer, Verdict
+from wgpy.protocol.policy import ACCEPT, ENCRYPT, PLAINTEXT, Action, Buffer, Verdict
+
+NESTED: Final = 4
+"""Packets within packets that are looked at; deeper ones count as a pod's."""
 
 
 class Kind(Enum):
@@ -125,14 +133,37 @@ class StrictTable:
     def decide(
         self, source: AddressBytes, destination: AddressBytes, packet: Buffer = b""
     ) -> Decision:
-        """Rows 2 to 9.  Without `packet` the etcd exception of row 9 does not apply."""
+        """Rows 2 to 9.
+
+        Without `packet` neither the etcd exception of row 9 applies nor the look inside.
+        """
         config = self.config
         if config is None:
             return Decision(Rule.NOT_LOADED, NOT_LOADED, "the table: no settings were loaded yet")
-        kind, source_kind = self.kind(destination), self.kind(source)
+        kind = self.kind(destination)
         place = self._place(destination, kind)
         if config.node in (place.reference, place.node and place.node.name):
             return _decision(Rule.LOCAL, PLAINTEXT, place)
+        decision = self._decide_addresses(config, source, destination, place, packet)
+        strict = config.mode is Mode.STRICT and decision.verdict.action is Action.PLAINTEXT
+        if strict and packet and self._carries_pods(packet):
+            known = place.node is not None and place.node.public_key is not None
+            if known and _encrypts(place):
+                return _decision(Rule.CARRIED, ENCRYPT_THIS_TIME, place)
+            missing = _missing(destination, place)
+            return _decision(Rule.CARRIED, UNENCRYPTED_THIS_TIME, place, missing)
+        return decision
+
+    def _decide_addresses(
+        self,
+        config: TableConfig,
+        source: AddressBytes,
+        destination: AddressBytes,
+        place: _Place,
+        packet: Buffer,
+    ) -> Decision:
+        """Rows 3 to 9."""
+        kind, source_kind = self.kind(destination), self.kind(source)
         if kind is Kind.NODE or (source_kind is Kind.NODE and _is_inside(kind, place)):
             if source_kind is Kind.WORLD:
                 return _decision(Rule.OUTSIDE, PLAINTEXT, place)
@@ -144,6 +175,22 @@ class StrictTable:
             verdict = UNENCRYPTED if config.mode is Mode.STRICT else PLAINTEXT
             return _decision(Rule.UNKNOWN_POD, verdict, place, _missing(destination, place))
         return _decision(Rule.OUTSIDE, PLAINTEXT, place)
+
+    def _carries_pods(self, packet: Buffer) -> bool:
+        """Whether a packet quotes or wraps one from pod to pod, or one nobody can read."""
+        for _ in range(NESTED):
+            inner = headers.carried(packet)
+            if inner is None:
+                return False
+            ends = headers.ends(inner)
+            if ends is None or all(map(self._is_pod, ends)):
+                return True
+            packet = inner
+        return True
+
+    def _is_pod(self, address: AddressBytes) -> bool:
+        kind = self.kind(address)
+        return _is_inside(kind, self._place(address, kind))
 
     def _decide_node(
         self,

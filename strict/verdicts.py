@@ -14,7 +14,7 @@ from wgpy.protocol.policy import Action, Verdict
 
 
 class Rule(IntEnum):
-    """The verdict table's rows (docs/strict-mode.md); 0 and 10 stand outside of it."""
+    """The verdict table's rows (docs/strict-mode.md); 0 and 10 stand outside of it, 11 above."""
 
     NOT_LOADED = 0
     MALFORMED = 1
@@ -27,6 +27,7 @@ class Rule(IntEnum):
     NODE_ENCRYPTED = 8
     NODE_UNKNOWN = 9
     INGRESS = 10
+    CARRIED = 11
 
     @property
     def sentence(self) -> str:
@@ -46,6 +47,7 @@ _SENTENCES: Final = {
     Rule.NODE_ENCRYPTED: "node traffic to a known peer, node encryption on",
     Rule.NODE_UNKNOWN: "node traffic to an unknown peer, node encryption on",
     Rule.INGRESS: "out of a tunnel",
+    Rule.CARRIED: "quotes or wraps a packet from pod to pod, or one that cannot be read",
 }
 
 
@@ -75,6 +77,7 @@ _OUTCOMES: Final = {
 
 UNENCRYPTED: Final = Verdict(Action.DROP, DropReason.UNENCRYPTED_TRAFFIC)
 UNENCRYPTED_THIS_TIME: Final = Verdict(Action.DROP, DropReason.UNENCRYPTED_TRAFFIC, True)
+ENCRYPT_THIS_TIME: Final = Verdict(Action.ENCRYPT, None, True)
 PLAINTEXT_THIS_TIME: Final = Verdict(Action.PLAINTEXT, None, True)
 NOT_LOADED: Final = Verdict(Action.DROP, DropReason.POLICY_NOT_LOADED)
 MALFORMED: Final = Verdict(Action.DROP, DropReason.MALFORMED)

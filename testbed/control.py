@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from strict.client import StrictClient
-from strict.firewall import table_name
+from strict.ruleset import table_name
 from testbed.cluster import DATA_PLANE, Cluster
 from testbed.dataplane import DEVICE, snapshot
 from testbed.namespaces import wait_until

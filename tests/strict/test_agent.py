@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,11 +16,15 @@ from strict.agent import Agent, AgentError
 from strict.config import read_config
 from strict.dataplane import DataPlaneError
 from strict.desired import PeerPlan
+from strict.devices import Devices
 from strict.discovery import EntryUpsert, NodeDelete, NodeUpsert, Synced, Update
 from strict.discovery.static import StaticDiscovery
-from strict.firewall import Backstop, Count
+from strict.firewall import FirewallChanged, FirewallError
 from strict.nodes import Node
 from strict.routes import RoutePlan
+from strict.ruleset import Backstop
+from strict.settings import TableConfig
+from strict.single import hold
 from strict.state import Changes
 from strict.table import StrictTable
 from tests.strict.helpers import a, entry, key, node, p
@@ -38,6 +43,9 @@ node_cidrs = ["192.168.5.0/24"]
 """
 
 
+PODS = (p("10.244.77.0/24"),)
+
+
 class World:
     """Everything around the agent, and a journal of what it did to it."""
 
@@ -48,7 +56,12 @@ class World:
         self.startable = True
         self.refuses = ""
         self.links = {"eth0": 1500}
-        self.tampered = False
+        self.tampered = self.tampered_routes = False
+        self.devices = Devices(("eth0",))
+        self.verdict = ""
+        self.refuses_nft: Exception | None = None
+        self.obedient = True
+        self.pruned = True
         self.tables_before = False
         self.loads: list[tuple[int, int, bool]] = []
         self.updates: list[Changes] = []
@@ -92,7 +105,11 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             assert private and port == 51871 and mark == 0xE00
             made.journal.append("device")
 
+        def obeys(self, config: TableConfig) -> bool:  # noqa: ARG002
+            return made.obedient
+
         def load(self, table: StrictTable, plan: PeerPlan, *, prune: bool) -> None:
+            made.obedient = True
             if made.refuses:
                 raise DataPlaneError(made.refuses)
             made.journal.append("load")
@@ -108,10 +125,18 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         def __init__(self, interface: str) -> None:
             assert interface == "wgx"
 
-        def counts(self) -> dict[str, Count]:
-            return {"egress_pods": Count(0, 0)} if made.tables_before else {}
+        def sets(self) -> dict[str, tuple[Prefix, ...]]:
+            return {"nodes": (p("172.30.0.9"),), "local": PODS} if made.tables_before else {}
+
+        def encrypts_nodes(self) -> bool:
+            return False
+
+        def verdict(self) -> str:
+            return made.verdict or ("drop" if made.backstops[-1].drop else "count")
 
         def apply(self, backstop: Backstop) -> bool:
+            if made.refuses_nft:
+                raise made.refuses_nft
             if not made.backstops or made.backstops[-1] != backstop:
                 made.journal.append("backstop")
                 made.backstops.append(backstop)
@@ -125,10 +150,11 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         def __init__(self, *_: object) -> None:
             pass
 
-        def apply(self, plan: RoutePlan) -> list[str]:
-            if made.plans and made.plans[-1] == plan and not made.tampered:
+        def apply(self, plan: RoutePlan, *, prune: bool) -> list[str]:
+            made.pruned = prune
+            if made.plans and made.plans[-1] == plan and not made.tampered_routes:
                 return []
-            made.tampered = False
+            made.tampered_routes = False
             made.journal.append("routes")
             made.plans.append(plan)
             return ["route x"]
@@ -144,7 +170,26 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(agent_module, "Routing", FakeRouting)
     monkeypatch.setattr(agent_module, "start", start)
     monkeypatch.setattr(agent_module, "bring_up", lambda *_: made.journal.append("up"))
-    monkeypatch.setattr(agent_module, "prepare_host", lambda *_: None)
+    class FakeWatch:
+        def __init__(self, interface: str, underlay: tuple[str, ...]) -> None:
+            assert (interface, underlay) == ("wgx", ("eth0",))
+
+        def look(self, addresses: Any, local: Any) -> Devices:  # noqa: ARG002
+            return made.devices
+
+    def prepare(underlay: tuple[str, ...]) -> dict[str, str]:
+        made.journal.append("forwarding")
+        assert underlay == made.devices.underlay
+        return {"ipv4/ip_forward": "0"}
+
+    def hold_here(interface: str) -> socket.socket:
+        """By a name of this test's own: another run has the same interface."""
+        made.ends.append(hold(f"{interface} {id(made)} {os.getpid()}"))
+        return made.ends[-1]
+
+    monkeypatch.setattr(agent_module, "hold", hold_here)
+    monkeypatch.setattr(agent_module, "DeviceWatch", FakeWatch)
+    monkeypatch.setattr(agent_module, "prepare_host", prepare)
     monkeypatch.setattr(agent_module, "link_mtus", lambda _: made.links)
     monkeypatch.setattr(
         agent_module, "local_addresses", lambda: {a("192.168.5.1"): p("192.168.5.0/24")})
@@ -201,9 +246,9 @@ def status(folder: Path) -> dict[str, Any]:
 def test_the_order_of_joining(world: World, tmp_path: Path) -> None:
     source = Told(world, "s", HERE, THERE, Synced())
     agent = make(world, tmp_path, source)
-    assert world.journal == ["backstop", "routes"], "before anything else"
+    assert world.journal == ["backstop", "routes", "forwarding"], "before anything else"
     agent.tick()
-    done = world.since(2)
+    done = world.since(3)
     assert done.index("start") < done.index("load") < done.index("publish")
     assert "routes" in done[done.index("load") :], "routes into the tunnel come after the table"
     assert world.loads == [(2, 1, True)]
@@ -226,18 +271,71 @@ def test_nothing_stale_is_removed_before_every_source_has_synced(
     assert world.loads[-1] == (2, 1, True) and first.published and second.published
 
 
-def test_a_new_agent_leaves_the_rules_of_the_old_one_until_it_knows(
+def test_a_new_agent_keeps_what_the_old_one_knew_until_it_knows_itself(
     world: World, tmp_path: Path
 ) -> None:
+    """Rules about pods come from the settings at once; nodes, local pods and routes stay."""
     world.running = world.tables_before = True
     source = Told(world, "s", HERE)
     agent = make(world, tmp_path, source)
     agent.tick(nftables=True, routing=True)
-    assert "backstop" not in world.journal and "routes" not in world.journal
+    first = world.backstops[-1]
+    assert first.drop and p("172.30.0.9") in first.nodes and set(PODS) <= set(first.local)
+    assert not world.pruned
     source.say(THERE, Synced())
     world.now += 2
     agent.tick()
-    assert "backstop" in world.journal and "routes" in world.journal
+    assert p("172.30.0.9") not in world.backstops[-1].nodes and world.pruned
+    assert world.backstops[-1].local == (p("10.244.1.0/24"),)
+
+
+def test_nothing_is_forwarded_where_nft_refuses(world: World, tmp_path: Path) -> None:
+    world.refuses_nft = FirewallError("nft refused the backstop")
+    with pytest.raises(FirewallError):
+        make(world, tmp_path)
+    assert not world.journal
+
+
+def test_rules_that_somebody_keeps_changing_are_a_problem(world: World, tmp_path: Path) -> None:
+    """Forwarding waits, too, until the kernel says what was meant."""
+    world.refuses_nft = FirewallChanged("changed at once")
+    agent = make(world, tmp_path, Told(world, "s", HERE, Synced()))
+    agent.tick()
+    assert status(tmp_path)["problems"]["backstop"] == "changed at once"
+    assert status(tmp_path)["backstop"] == "" and "forwarding" not in world.journal
+    assert not any("is in place" in text for text in world.said)
+    world.refuses_nft = None
+    agent.tick(nftables=True, routing=True)
+    assert not status(tmp_path)["problems"] and status(tmp_path)["backstop"] == "drop"
+    assert "forwarding" in world.journal
+
+
+def test_what_is_said_is_what_the_kernel_says(world: World, tmp_path: Path) -> None:
+    agent = make(world, tmp_path, Told(world, "s", HERE, Synced()))
+    assert "the backstop is in place: pods' plaintext is dropped" in world.said
+    world.verdict = "count"
+    agent.tick(nftables=True)
+    assert "count" in status(tmp_path)["problems"]["backstop"]
+    assert status(tmp_path)["backstop"] == "count"
+
+
+def test_another_mode_in_the_data_plane_is_repaired(world: World, tmp_path: Path) -> None:
+    agent = make(world, tmp_path, Told(world, "s", HERE, Synced()))
+    agent.tick()
+    loads = len(world.loads)
+    world.obedient = False
+    world.now += 20
+    agent.tick()
+    assert len(world.loads) == loads + 1 and any("other settings" in t for t in world.said)
+
+
+def test_a_change_of_devices_is_a_problem_and_followed(world: World, tmp_path: Path) -> None:
+    agent = make(world, tmp_path, Told(world, "s", HERE, Synced()))
+    agent.tick()
+    world.devices = Devices(("eth9",), (), "eth0 is called eth9 now")
+    agent.tick(routing=True)
+    assert world.backstops[-1].underlay == ("eth9",)
+    assert "eth9" in status(tmp_path)["problems"]["underlay"]
 
 
 def test_single_changes(world: World, tmp_path: Path) -> None:
@@ -311,7 +409,7 @@ def test_tampering_is_repaired_and_said(world: World, tmp_path: Path) -> None:
     world.tampered = True
     agent.tick(nftables=True)
     assert any("nftables were removed or changed by hand: restored" in t for t in world.said)
-    world.tampered = True
+    world.tampered_routes = True
     agent.tick(routing=True)
     assert any("routes were removed or changed by hand: restored" in t for t in world.said)
 
@@ -423,10 +521,13 @@ def test_a_missing_underlay(world: World, tmp_path: Path) -> None:
 
 
 def test_only_one_agent(world: World, tmp_path: Path) -> None:
-    make(world, tmp_path)
+    first = make(world, tmp_path)
     done = len(world.journal)
-    with pytest.raises(AgentError, match="another agent keeps wgx"):
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(AgentError, match=f"another agent keeps wgx .*process {os.getpid()} of"):
         make(world, tmp_path)
+    assert first and world.backstops
     assert len(world.journal) == done
 
 

@@ -86,9 +86,11 @@ def test_what_a_peer_gets() -> None:
         "192.168.5.3/32", "fd00:5::3/128"}
 
 
-def test_node_addresses_only_with_node_encryption() -> None:
+def test_node_addresses_are_allowed_without_node_encryption_too() -> None:
+    """A node's errors about pods' packets come through its tunnel, from its own address."""
     plan = PeerPlan(table(), 51871).whole()
-    assert not any(a("192.168.5.2") in q for q in plan.owners)
+    assert plan.owners[p("192.168.5.2")] == plan.owners[p("fd00:5::2")] == key(2)
+    assert not any(a("192.168.5.1") in q for q in plan.owners), "this node itself"
 
 
 def test_a_contested_pod_cidr_goes_to_its_latest_claimant() -> None:

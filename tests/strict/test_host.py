@@ -14,9 +14,10 @@ from dataclasses import replace
 
 import pytest
 
-from strict.firewall import Backstop, Firewall, FirewallError, counts, table_name
+from strict.firewall import Firewall, FirewallError, counts
 from strict.mtu import advertised_mss, device_mtu, route_mtu
 from strict.routes import RoutePlan, Routing, bring_up, link_mtus, local_addresses, prepare_host
+from strict.ruleset import Backstop, table_name
 from tests.strict.helpers import a, p, tcp
 from tests.support.netns import Lab, Namespace
 
