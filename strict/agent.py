@@ -279,7 +279,10 @@ class Agent:
         local = self.state.local()
         self._devices = self._watch.look(local.addresses, local_pods(self.state))
         self._problem("underlay", self._devices.problem)
-        backstop = backstop_of(self.config, self.state, self._devices)
+        nat = self._firewall.foreign_nat()
+        backstop = replace(
+            backstop_of(self.config, self.state, self._devices), foreign_nat=nat
+        )
         if self._adopting:
             backstop = backstop.with_nodes_of(self._old_sets, self._old_encryption)
         before, self._in_kernel = self._in_kernel, ""

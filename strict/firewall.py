@@ -10,16 +10,20 @@ counters survive a change.  Works in the network namespace of the calling proces
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from strict.ruleset import Backstop, Count, forget, render, table_name
 from wgpy.protocol.endpoint import Prefix
 
 _FAMILIES: Final = ("netdev", "inet")
+_LEGACY: Final = (Path("/proc/net/ip_tables_names"), Path("/proc/net/ip6_tables_names"))
+"""The tables of iptables before nftables."""
 
 _Tables = dict[str, Any]
 """What two tables say, in a form to compare: rules by chain in order, all else sorted."""
@@ -95,6 +99,19 @@ class Firewall:
                 prefixes = map(_prefix, content.get("elem", []))
                 found.setdefault(content["name"][:-1], set()).update(prefixes)
         return {name: tuple(sorted(prefixes)) for name, prefixes in found.items()}
+
+    def foreign_nat(self) -> bool:
+        """Whether anybody else has NAT rules in this network namespace."""
+        for names in _LEGACY:
+            with contextlib.suppress(OSError):
+                if "nat" in names.read_text().split():
+                    return True
+        listed = subprocess.run(
+            ["nft", "-j", "list", "chains"], capture_output=True, text=True, check=False
+        )
+        chains = json.loads(listed.stdout)["nftables"] if listed.returncode == 0 else ()
+        found = (item.get("chain", {}) for item in chains)
+        return any(c.get("type") == "nat" and c["table"] != self._name for c in found)
 
     def remove(self) -> None:
         """Remove the tables, if they are there: the last step of taking a node down."""

@@ -10,9 +10,8 @@ Two tables of one name, `netdev` on the underlay devices and `inet` around the h
 * after routing, before any source NAT: the same as egress for every device but the tunnel,
   unless it goes to one of this node's own pods.  No device needs a name for that, so one
   that was renamed, replaced or added a moment ago is covered;
-* pods to pods keep their addresses on the way into the tunnel, whoever would like to
-  masquerade them, and what was rewritten in spite of that is dropped: what conntrack says
-  it was is the truth;
+* pods to pods that somebody's NAT rewrote on the way into the tunnel, or past it, are
+  dropped: what they were is the truth.  Where there is NAT, they keep their addresses;
 * a pod sends from its own address: from where the route back leads to its device;
 * a pod's address is never the outer source of a tunnel packet: endpoints stay on nodes;
 * pods leave the cluster under the node's address (masquerade), if asked for.
@@ -55,6 +54,8 @@ _BEFORE_NAT: Final = -160
 _FIRST_NAT: Final = -199
 """The lowest that a NAT chain may have: the first NAT rule that matches settles it."""
 _AFTER_NAT: Final = 250
+_WAS_PODS: Final = 0x0200_0000
+"""A bit of the mark, between routing and the tunnel device: from pod to pod before NAT."""
 _MULTICAST: Final = {"ip": "{ 224.0.0.0/4, 255.255.255.255 }", "ip6": "ff00::/8"}
 
 
@@ -92,6 +93,13 @@ class Backstop:
     node_encryption: bool = False
     """On, and this node did not opt out of it."""
     masquerade: bool = False
+    foreign_nat: bool = False
+    """Somebody else has NAT rules.  Without any, connections need not be tracked."""
+
+    @property
+    def tracks(self) -> bool:
+        """Whether conntrack is in use anyway."""
+        return self.masquerade or self.foreign_nat
 
     @property
     def name(self) -> str:
@@ -172,7 +180,7 @@ def _inet(backstop: Backstop, counts: Mapping[str, Count]) -> Iterator[str]:
         yield from _chain("sources", "prerouting", _sources(backstop))
     yield from _chain("rewritten", "postrouting", _rewritten(backstop), _AFTER_NAT)
     yield from _chain("endpoints", "input", _endpoints(backstop))
-    if backstop.drop:
+    if backstop.drop and backstop.tracks:
         yield from _nat_chain("keep", _FIRST_NAT, _keep(backstop))
     if backstop.masquerade and backstop.underlay:
         yield from _nat_chain("outward", "srcnat", _outward(backstop))
@@ -216,6 +224,8 @@ def _ingress(backstop: Backstop) -> Iterator[str]:
 
 def _leaving(backstop: Backstop) -> Iterator[str]:
     """Everything but the tunnel and the way to this node's own pods is an underlay."""
+    marked = f"meta mark set meta mark or {_WAS_PODS:#x}"
+    yield from _pairs("pods", "pods", marked, f'oifname "{backstop.interface}" ')
     yield f"oifname {_names('lo', backstop.interface)} accept"
     other = f"oifname != {_names(*backstop.underlay)} " if backstop.underlay else ""
     yield from _both("daddr @local", "accept", other)
@@ -248,21 +258,21 @@ def _keep(backstop: Backstop) -> Iterator[str]:
 
 
 def _rewritten(backstop: Backstop) -> Iterator[str]:
-    """Connections of pods with pods that do not look so any more.
+    """Pods to pods that do not look so any more, behind all NAT.
 
-    An ICMP error belongs to the connection that it quotes, and is judged by that.
+    Into the tunnel `_leaving` has marked them.  Elsewhere conntrack knows what they were; an
+    ICMP error belongs to the connection that it quotes, and is judged by that.
     """
-    yield 'oifname "lo" accept'
+    action = _count(backstop, "rewritten")
     yield f"icmp type {_ERRORS['ip']} accept"
     yield f"icmpv6 type {_ERRORS['ip6']} accept"
-    action = _count(backstop, "rewritten")
+    yield from _pairs("pods", "pods", "accept")
+    yield f"meta mark and {_WAS_PODS:#x} != 0 {action}"
+    if not backstop.tracks:
+        return
     for family, digit in _DIGIT.items():
         yield (
-            f'oifname "{backstop.interface}" ct original {family} saddr @pods{digit} '
-            f"{family} daddr @pods{digit} {family} saddr != @pods{digit} {action}"
-        )
-        yield (
-            f'oifname != "{backstop.interface}" {family} daddr != @local{digit} '
+            f"oifname != {_names('lo', backstop.interface)} {family} daddr != @local{digit} "
             f"ct direction original ct original {family} saddr @pods{digit} "
             f"ct original {family} daddr @pods{digit} {action}"
         )
@@ -373,9 +383,10 @@ def _both(match: str, action: str, before: str = "") -> Iterator[str]:
         yield f"{before}{family} {match}{digit} {action}"
 
 
-def _pairs(source: str, destination: str, action: str) -> Iterator[str]:
+def _pairs(source: str, destination: str, action: str, before: str = "") -> Iterator[str]:
     for family, digit in _DIGIT.items():
-        yield f"{family} saddr @{source}{digit} {family} daddr @{destination}{digit} {action}"
+        pair = f"{family} saddr @{source}{digit} {family} daddr @{destination}{digit}"
+        yield f"{before}{pair} {action}"
 
 
 def _names(*devices: str) -> str:

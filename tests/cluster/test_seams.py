@@ -16,8 +16,9 @@ import pytest
 
 from testbed import control
 from testbed.cluster import AGENT, DATA_PLANE, wait_until
-from tests.cluster.craft import Flow, build
-from tests.cluster.harness import Range, shooting_range
+from tests.cluster.craft import Flow, Injector, build, mac_of
+from tests.cluster.harness import shooting_range
+from tests.cluster.seams import Eavesdropper, Errors, client, works
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("cluster seams")]
 
@@ -32,55 +33,6 @@ nodes:
 """
 both = pytest.mark.parametrize("version", [4, 6])
 modes = pytest.mark.parametrize("mode", ["strict", "default"])
-UNUSED = {4: "10.244.1.250", 6: "fd10:244:0:1::fa"}
-ICMP_PROTOCOL = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
-
-
-class Eavesdropper:
-    """All frames on the underlay's bridge, whole, kept until they are counted."""
-
-    def __init__(self, r: Range) -> None:
-        space = r.cluster.namespaces["underlay"]
-        self._range = r
-        self._socket = space.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        self._socket.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)  # SO_RCVBUFFORCE
-        self._socket.setblocking(False)
-        self.frames: list[bytes] = []
-
-    def count(self, marker: bytes) -> int:
-        self._range.cluster.settle(self._range.sniffer)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self.frames.append(self._socket.recv(1 << 16))
-        return sum(frame.count(marker) for frame in self.frames)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-class Errors:
-    """ICMP errors that a pod's own stack is handed."""
-
-    def __init__(self, r: Range, pod: str, version: int) -> None:
-        space = r.cluster.namespaces[pod]
-        family = socket.AF_INET if version == 4 else socket.AF_INET6
-        self._socket = space.socket(family, socket.SOCK_RAW, ICMP_PROTOCOL[version])
-        self._socket.setblocking(False)
-        self._start = 20 if version == 4 else 0
-        self._got: list[tuple[bytes, str]] = []
-
-    def got(self, marker: bytes) -> set[tuple[int, str]]:
-        """Type and sender of those that quote the marker."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                data, sender = self._socket.recvfrom(1 << 16)
-                self._got.append((data[self._start :], sender[0]))
-        return {(data[0], sender) for data, sender in self._got if marker in data}
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 @pytest.fixture(scope="module")
 def firing_range():
     with shooting_range(CLUSTER) as made:
@@ -102,16 +54,6 @@ def in_mode(firing_range, mode):
     yield mode
     if mode == "default":
         firing_range.mode("strict")
-
-
-def client(r, version, destination):
-    return Flow(r.pod("alpha/client", version), destination)
-
-
-def works(r):
-    for version in (4, 6):
-        target = r.pod("beta/server", version)
-        assert wait_until(lambda t=target: r.ping("alpha/client", t, count=1) == 1, 20), target
 
 
 # 1. ICMP errors that the receiving node's kernel makes about a pod's packet.
@@ -260,8 +202,6 @@ def test_a_forged_error_does_not_come_in(firing_range, version):
     from scapy.layers.inet import ICMP, IP, UDP
     from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 
-    from tests.cluster.craft import Injector, mac_of
-
     r = firing_range
     flow = client(r, version, r.pod("beta/server", version))
     nested = Flow(r.node("beta", version), flow.source)
@@ -295,9 +235,14 @@ def test_a_forged_error_does_not_come_in(firing_range, version):
 
 @both
 @modes
-def test_three_starts_with_forwarding_off(firing_range, wire, mode, version):
-    """Pods send all the while; forwarding comes on only when the backstop is there."""
+def test_three_starts_with_forwarding_off(request, firing_range, wire, mode, version):
+    """Pods send all the while; forwarding comes on only when the backstop is there.
+
+    Sanity: the same with forwarding on before.
+    """
     r = firing_range
+    if mode == "default":
+        request.node.add_marker("leaks")
     alpha = r.cluster.namespaces["alpha"]
     config = r.cluster.node_folder("alpha") / "agent.toml"
     shown = 0

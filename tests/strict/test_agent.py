@@ -128,6 +128,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         def sets(self) -> dict[str, tuple[Prefix, ...]]:
             return {"nodes": (p("172.30.0.9"),), "local": PODS} if made.tables_before else {}
 
+        def foreign_nat(self) -> bool:
+            return False
+
         def encrypts_nodes(self) -> bool:
             return False
 
