@@ -21,10 +21,8 @@ from wgpy.protocol.policy import Buffer
 ICMP: Final = 1
 IPV4_INSIDE: Final = 4
 TCP: Final = 6
-UDP: Final = 17
 IPV6_INSIDE: Final = 41
 ICMPV6: Final = 58
-SCTP: Final = 132
 ICMP_ERRORS: Final = (3, 4, 5, 11, 12)
 """Unreachable, source quench, redirect, time exceeded, parameter problem."""
 ICMPV6_INFORMATION: Final = 128
@@ -62,13 +60,6 @@ def tcp_ports(packet: Buffer) -> tuple[int, int] | None:
     if tcp_header < _TCP_HEADER or start + tcp_header > end:
         return None
     return _uint16(packet, start), _uint16(packet, start + 2)
-
-
-def may_carry(packet: Buffer) -> bool:
-    """A quick look at a well-formed packet: False when `carried` would give None."""
-    if packet[0] >> 4 == 4:
-        return packet[9] in (ICMP, IPV4_INSIDE, IPV6_INSIDE)
-    return packet[6] not in (TCP, UDP, SCTP)
 
 
 def carried(packet: Buffer) -> Buffer | None:

@@ -128,14 +128,21 @@ class Range:
     def volley(
         self, node: str, pod: str, flow: Flow, *, receiver: tuple[str, str] | None = None,
         kinds: tuple[str, ...] = KINDS, port: int = 80, expect: str = "dropped",
+        into_tunnel: bool = False,
     ) -> Volley:  # fmt: skip
         """Send `EACH` packets of each kind from a pod (or, with an empty name, the node itself).
+
+        `into_tunnel` puts them on the node's tunnel device, past every check of the host.
 
         `expect` says what to wait for before counting: packets dropped by the data plane,
         readable on the wire, or arrived at `receiver` (namespace and device).
         """
         cluster = self.cluster
-        shoot = self._from_pod(node, pod) if pod else self._from_node(node, flow)
+        shoot: Injector | RawSender | TunnelSender
+        if into_tunnel:
+            shoot = TunnelSender(cluster.namespaces[node])
+        else:
+            shoot = self._from_pod(node, pod) if pod else self._from_node(node, flow)
         tap = Tap(cluster.namespaces[receiver[0]], receiver[1]) if receiver else None
         markers = {kind: secrets.token_bytes(MARKER) for kind in kinds}
         for marker in markers.values():
@@ -247,6 +254,19 @@ class RawSender:
         # The refusal of the kernel (unreachable) is an answer too.
         with contextlib.suppress(OSError):
             self._socket.sendto(packet, self._to)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class TunnelSender:
+    """Packets for the data plane itself, as a root of that node may send them."""
+
+    def __init__(self, space: Namespace) -> None:
+        self._socket = space.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+
+    def __call__(self, packet: bytes) -> None:
+        self._socket.sendto(packet, ("wg0", 0x86DD if packet[0] >> 4 == 6 else 0x0800))
 
     def close(self) -> None:
         self._socket.close()

@@ -124,12 +124,21 @@ def test_spoofed_pod_source_for_the_host(firing_range, version):
 
 @both
 def test_a_lying_source_inside_the_tunnel_is_dropped(firing_range, version):
-    """beta's pod sends in gamma's name: cryptokey routing on alpha refuses."""
+    """beta sends in the name of gamma's pod: cryptokey routing on alpha refuses.
+
+    A pod of beta's cannot do that, its own node drops it; so beta itself lies.
+    """
     r = firing_range
     lie = Flow(r.pod("gamma/third", version), r.pod("alpha/client", version))
     truth = Flow(r.pod("beta/server", version), r.pod("alpha/client", version))
     before = control.drops(r.cluster, "alpha").get("SOURCE_NOT_ALLOWED", 0)
+    checked = control.backstop(r.cluster, "beta")["pod_source"]
     seen = r.volley("beta", "server", lie, receiver=("alpha/client", "eth0"), expect="nothing")
+    assert seen.arrived == every(KINDS, 0) and seen.readable == every(KINDS, 0)
+    assert wait_until(lambda: control.backstop(r.cluster, "beta")["pod_source"]
+                      == checked + seen.sent, 5)  # fmt: skip
+    seen = r.volley("beta", "server", lie, receiver=("alpha/client", "eth0"), expect="nothing",
+                    into_tunnel=True)  # fmt: skip
     assert wait_until(lambda: control.drops(r.cluster, "alpha").get("SOURCE_NOT_ALLOWED", 0)
                       >= before + seen.sent, 5)  # fmt: skip
     assert seen.arrived == every(KINDS, 0) and seen.readable == every(KINDS, 0)

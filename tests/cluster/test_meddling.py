@@ -74,6 +74,15 @@ def problems(r):
 # 3. Somebody's NAT.
 
 
+def wait_for_nat_to_be_seen(alpha):
+    """Until the agent has seen the rule, what it rewrites is dropped under a name."""
+    def seen():
+        table = alpha.run("nft", "list", "table", "inet", "wgpy_wg0", check=False)
+        return "chain keep" in table.stdout
+
+    assert wait_until(seen, 10)
+
+
 MASQUERADES = {
     "masquerade": 'oifname != "lo" {family} saddr {pods} masquerade',
     "fixed": 'oifname != "lo" {family} saddr {pods} snat {family} to {node}',
@@ -98,9 +107,7 @@ def test_a_masquerade_of_pods_does_not_lead_past_the_tunnel(
               + text + "; }; }")  # fmt: skip
     try:
         if in_mode == "strict":
-            # Until the agent has seen the rule, such packets are dropped under a name.
-            assert wait_until(lambda: "chain keep" in alpha.run(
-                "nft", "list", "table", "inet", "wgpy_wg0", check=False).stdout, 10)  # fmt: skip
+            wait_for_nat_to_be_seen(alpha)
         flow = client(r, version, r.pod("beta/server", version))
         tap = r.cluster.namespaces["beta/server"].socket(
             socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))  # fmt: skip
@@ -162,6 +169,7 @@ def test_a_service_address_leads_through_the_tunnel(firing_range, wire, version)
               "chain out { type nat hook postrouting priority srcnat; masquerade; }; }")
     kind = socket.AF_INET if version == 4 else socket.AF_INET6
     try:
+        wait_for_nat_to_be_seen(alpha)
         with (
             r.cluster.namespaces["beta/server"].socket(kind, socket.SOCK_DGRAM) as server,
             r.cluster.namespaces["alpha/client"].socket(kind, socket.SOCK_DGRAM) as pod,
