@@ -272,6 +272,25 @@ class TestUpdates:
                 client.request("set_mode", mode="loose")
             assert client.request("explain", **flow)["outcome"] == "plaintext"
 
+    def test_who_holds_the_table_alone_changes_it(self, plane: Plane) -> None:
+        with plane.client() as other:
+            with plane.client() as agent:
+                load(agent)
+                agent.request("hold")
+                for op in ("hold", "begin", "set_mode", "configure", "update", "commit"):
+                    with pytest.raises(ControlFailed) as refused:
+                        other.request(op, mode="default")
+                    assert refused.value.code == "held", op
+                assert other.request("hello")["policy"]["config"]["mode"] == "strict"
+                agent.request("set_mode", mode="strict")
+
+            def free() -> bool:
+                with contextlib.suppress(ControlFailed):
+                    other.request("set_mode", mode="default")
+                return bool(other.request("hello")["policy"]["config"]["mode"] == "default")
+
+            assert any(free() for _ in range(100)), "nobody holds it any more"
+
     def test_explaining_row_9(self, plane: StrictPlane) -> None:
         with plane.client() as client:
             made = table(node_encryption=True, control_plane=(p("192.168.5.99"),))
