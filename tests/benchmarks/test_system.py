@@ -21,8 +21,9 @@ from benchmarks.lab import (
     veth_pair,
 )
 from benchmarks.meter import metered
-from benchmarks.tunnel import SOCKETS, tunnel
+from benchmarks.tunnel import tunnel
 from testbed import namespaces
+from wgpy.sockets import socket_path
 
 pytestmark = pytest.mark.root
 
@@ -31,7 +32,7 @@ def assert_gone(lab: Lab) -> None:
     for end in lab.ends:
         assert not end.namespace.alive()
         assert namespaces.inside([end.namespace.inode]) == []
-        assert not (SOCKETS / f"{end.tunnel}.sock").exists()
+        assert not socket_path(end.tunnel).exists()
     assert all(daemon.poll() is not None for daemon in lab.daemons)
 
 

@@ -131,7 +131,7 @@ def test_down_takes_back_the_dns_that_wg_quick_set(client: End, tmp_path: Path) 
 @pytest.mark.parametrize("how", ["netns {other}", "name {new}"])
 def test_down_ends_a_device_that_moved_away(ends: tuple[End, End], lab: Lab, how: str) -> None:
     client, server = ends
-    what = how.format(other=server.namespace.name, new=lab.interface())
+    what = how.format(other=server.namespace.pid, new=lab.interface())
     hook = f"PostUp = ip link set %i down; ip link set %i {what}"
     client.edit("[Interface]\n", f"[Interface]\n{hook}\n")
     before, there = client.network(), server.network()
