@@ -51,11 +51,11 @@ def test_a_hook_that_fails_anywhere_undoes_everything(client: End, hook: str) ->
 
 def test_hooks_see_what_wg_quick_shows_them(client: End, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    hook = f'echo "%i $INTERFACE $CONFIG_FILE $LC_ALL $#" > {seen}; [[ ab == +([a-z]) ]]'
+    hook = f'echo "%i $INTERFACE $CONFIG_FILE $LC_ALL" > {seen}; [[ ab == +([a-z]) ]]'
     client.edit("[Interface]\n", f"[Interface]\nPreUp = {hook}\n")
     assert up(client)[0] == 0
     name = client.interface
-    assert seen.read_text() == f"{name} {name} {client.file} C 0\n"
+    assert seen.read_text() == f"{name} {name} {client.file} C\n"
     client.wgpy("down", name)
 
 
