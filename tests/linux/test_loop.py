@@ -141,6 +141,45 @@ def test_watch_again_replaces_and_unwatch_of_a_stranger_is_nothing(loop):
         assert called == ["write"]
 
 
+def test_a_number_that_is_used_again_before_it_was_unwatched(loop):
+    """Somebody closed a watched descriptor; the next one to get its number is served."""
+    called = []
+    old = os.eventfd(0)
+    loop.watch(old, lambda: called.append("old"))
+    os.close(old)
+    assert os.eventfd(1) == old
+    loop.watch(old, lambda: called.append("new"))
+    loop.turn(0)
+    assert called == ["new"]
+    loop.unwatch(old)
+    os.close(old)
+
+
+def test_a_descriptor_that_stayed_in_epoll_is_taken_over(loop):
+    called = []
+    fd = os.eventfd(1)
+    loop._epoll.register(fd)
+    loop.watch(fd, lambda: called.append(fd))
+    loop.turn(0)
+    assert called == [fd]
+
+
+def test_release_unwatches_before_it_closes(loop):
+    """For the number is another's as soon as it is closed."""
+    left, right = socket.socketpair()
+    with closing(right):
+        loop.watch(left.fileno(), lambda: None)
+        number = left.fileno()
+        loop.release(left)
+        assert os.eventfd(1) == number
+        called = []
+        loop.watch(number, lambda: called.append(number))
+        loop.turn(0)
+        assert called == [number]
+        loop.unwatch(number)
+        os.close(number)
+
+
 def test_stop_ends_the_round(loop):
     calls = []
     for fd in (os.eventfd(1), os.eventfd(1)):

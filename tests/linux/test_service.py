@@ -187,7 +187,7 @@ def test_without_permission_the_fix_is_named(home, name):
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
     refused = home.run(*drop, PROGRAM, name, check=False)
     assert refused.returncode == 1
-    assert "run as root" in refused.stderr
+    assert "it needs CAP_NET_ADMIN there" in refused.stderr
 
 
 def test_no_tun_driver_is_named(home, name, tmp_path):
@@ -206,6 +206,39 @@ def test_a_renamed_and_moved_device_goes_on(lab, home, name):
     elsewhere.ip(f"link set {new_name} up")
     assert wait_until(lambda: udp_ports(home))
     elsewhere.ip(f"link delete {new_name}")
+    assert wait_until(lambda: gone(home, name))
+
+
+def test_a_device_that_is_moved_and_set_up_at_once_is_followed_each_time(lab, home, name):
+    """There and back, twenty moves: the port is closed while it is down and opens again."""
+    start(home, name)
+    other = lab.namespace("other")
+    move = 'ip link set "$1" netns "$2" && exec nsenter --net --target "$2" ip link set "$1" up'
+    here, there = home, other
+    for _ in range(20):
+        here.run("sh", "-c", move, "sh", name, str(there.pid))
+        assert wait_until(lambda: udp_ports(home)) and home.pids(), "it did not follow"
+        there.ip(f"link set {name} down")
+        assert wait_until(lambda: not udp_ports(home))
+        here, there = there, here
+    assert home.run("wg", "show", name).returncode == 0
+
+
+def test_a_namespace_that_ends_takes_the_device_with_it(home, name):
+    start(home, name)
+    with subprocess.Popen(home.command("unshare", "--net", "sleep", "60")) as holder:
+        own, its = (Path(f"/proc/{pid}/ns/net") for pid in (home.pid, holder.pid))
+        assert wait_until(lambda: its.readlink() != own.readlink())
+        up = 'ip link set "$1" netns "$2" && nsenter --net --target "$2" ip link set "$1" up'
+        home.run("sh", "-c", up, "sh", name, str(holder.pid))
+        assert wait_until(lambda: udp_ports(home))
+        assert "fe80" not in subprocess.run(
+            ["nsenter", "--net", "--target", str(holder.pid), "ip", "address"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        holder.kill()
     assert wait_until(lambda: gone(home, name))
 
 

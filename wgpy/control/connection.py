@@ -58,8 +58,7 @@ class Connection:
         """Hang up; what waits is not sent."""
         if not self._closed:
             self._closed = True
-            self._loop.unwatch(self._socket.fileno())
-            self._socket.close()
+            self._loop.release(self._socket)
             self._on_closed()
 
     def _ready(self) -> None:

@@ -82,11 +82,10 @@ class ControlServer:
 
     def close(self) -> None:
         """Drop all clients and remove the socket."""
-        self.interface.loop.unwatch(self._listener.fileno())
         for client in list(self._clients):
             if client.connection is not None:
                 client.connection.close()
-        self._listener.close()
+        self.interface.loop.release(self._listener)
 
     def _accept(self) -> None:
         accepted = self._listener.accept()

@@ -209,8 +209,7 @@ class Interface:
         """Leave the loop and close the ports; the TUN device vanishes."""
         self._unwatch_udp()
         self.udp.close()
-        self.loop.unwatch(self.tun.fileno())
-        self.tun.close()
+        self.loop.release(self.tun)
 
     def _listen(self, port: int) -> None:
         """Listen on `port`, or, while the link is down, find out whether that would work."""

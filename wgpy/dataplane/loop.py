@@ -23,7 +23,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from wgpy.dataplane.ports import Clock
 from wgpy.protocol.constants import NS
@@ -53,6 +53,20 @@ class Timed(Protocol):
     def handle_deadline(self) -> None: ...
 
 
+class Timer(NamedTuple):
+    """What has deadlines, of two functions."""
+
+    next_deadline: Callable[[], int | None]
+    handle_deadline: Callback
+
+
+class Closable(Protocol):
+    """A descriptor and its end."""
+
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
 class Loop:
     """Runs callbacks until `stop`; one per thread."""
 
@@ -73,10 +87,16 @@ class Loop:
 
         Level-triggered.  A second `watch` of the same descriptor replaces the first.
         """
-        if fd in self._callbacks:
-            self._epoll.modify(fd, events)
-        else:
+        try:
+            if fd in self._callbacks:
+                self._epoll.modify(fd, events)
+            else:
+                self._epoll.register(fd, events)
+        except FileNotFoundError:
+            # Closed without `unwatch`, and the number is another descriptor's by now.
             self._epoll.register(fd, events)
+        except FileExistsError:
+            self._epoll.modify(fd, events)
         self._callbacks[fd] = callback
 
     def unwatch(self, fd: int) -> None:
@@ -84,6 +104,11 @@ class Loop:
         if self._callbacks.pop(fd, None) is not None:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
+
+    def release(self, watched: Closable) -> None:
+        """Unwatch and close, in this order: the number may be used again at once."""
+        self.unwatch(watched.fileno())
+        watched.close()
 
     def add_timed(self, timed: Timed) -> None:
         """Ask `timed` for its next deadline in every round."""

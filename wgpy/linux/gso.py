@@ -21,11 +21,9 @@ from typing import Final, NamedTuple
 from wgpy.linux.udp import (
     ANCILLARY_SIZE,
     Address,
-    AncillaryItem,
     LinuxUdp,
+    Way,
     read_endpoint,
-    socket_address,
-    source_item,
 )
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.endpoint import Endpoint
@@ -54,14 +52,6 @@ class Train(NamedTuple):
     endpoint: Endpoint
 
 
-class _Way(NamedTuple):
-    """What `sendmsg` wants to know about an endpoint."""
-
-    socket: socket.socket
-    address: Address
-    source: list[AncillaryItem]
-
-
 class GsoUdp(LinuxUdp):
     """`LinuxUdp`, and trains."""
 
@@ -72,7 +62,6 @@ class GsoUdp(LinuxUdp):
         self._by_fd: dict[int, socket.socket] = {}
         self._apart: dict[int, float] = {}  # socket → trains still to be sent apart
         self._endpoints: dict[tuple[Address, bytes], Endpoint] = {}
-        self._ways: dict[Endpoint, _Way] = {}
         self._drops: dict[int, int] = {}
         self.overflows = 0
         self._gro_buffer = bytearray(1 << 16)
@@ -86,8 +75,6 @@ class GsoUdp(LinuxUdp):
         self._by_fd = {s.fileno(): s for s in self._sockets}
         # What was learnt about the old sockets does not hold for the new ones.
         self._apart.clear()
-        self._ways.clear()
-        self._lost_sources.clear()
         self._drops.clear()
         for s in self._sockets:
             with contextlib.suppress(OSError):  # Then every train has one datagram.
@@ -97,7 +84,6 @@ class GsoUdp(LinuxUdp):
         """As `LinuxUdp.close`."""
         super().close()
         self._by_fd = {}
-        self._ways.clear()
 
     def receive(self, limit: int) -> list[Datagram]:
         """As `LinuxUdp.receive`: datagrams one by one, at least `limit` if so many wait."""
@@ -139,8 +125,6 @@ class GsoUdp(LinuxUdp):
             if len(self._endpoints) >= _REMEMBERED:
                 self._endpoints.clear()
             self._endpoints[sender, local] = endpoint
-        if self._lost_sources:
-            self._lost_sources.discard(endpoint.local_ip)
         return Train(size, stride, endpoint)
 
     def send_train(self, train: memoryview, stride: int, endpoint: Endpoint) -> int:
@@ -154,7 +138,7 @@ class GsoUdp(LinuxUdp):
             if left is not None:
                 self._count_down(way.socket.fileno(), left)
                 return self._send_apart(train, stride, endpoint)
-            items = [*items, (SOL_UDP, UDP_SEGMENT, _SIZE.pack(stride))]
+            items = (*items, (SOL_UDP, UDP_SEGMENT, _SIZE.pack(stride)))
         try:
             way.socket.sendmsg((train,), items, 0, way.address)
         except OSError as error:
@@ -175,30 +159,15 @@ class GsoUdp(LinuxUdp):
         self.overflows += lost
         return lost
 
-    def _find_way(self, endpoint: Endpoint) -> _Way | None:
-        family = socket.AF_INET if len(endpoint.ip) == 4 else socket.AF_INET6
-        found = next((s for s in self._sockets if s.family == family), None)
-        if found is None:
-            return None
-        known = endpoint.local_ip and endpoint.local_ip not in self._lost_sources
-        source = list(source_item(endpoint)) if known else []
-        way = _Way(found, socket_address(endpoint), source)
-        if known or not endpoint.local_ip:
-            if len(self._ways) >= _REMEMBERED:
-                self._ways.clear()
-            self._ways[endpoint] = way
-        return way
-
     def _recover(
-        self, error: OSError, way: _Way, train: memoryview, stride: int, endpoint: Endpoint
+        self, error: OSError, way: Way, train: memoryview, stride: int, endpoint: Endpoint
     ) -> int:
         """A send failed: once more, in the plain way, unless that is hopeless."""
-        self._ways.pop(endpoint, None)
         if error.errno in (errno.EAGAIN, errno.ENOBUFS, errno.EPERM):
             return -(-len(train) // stride)
-        lost = len(self._lost_sources)
         refused = self._send_apart(train, stride, endpoint)
-        if refused == 0 and len(train) > stride and len(self._lost_sources) == lost:
+        sourceless = way.source and not self._ways[endpoint].source
+        if refused == 0 and len(train) > stride and not sourceless:
             for_good = error.errno == errno.EIO
             self._apart[way.socket.fileno()] = float("inf") if for_good else DETOUR
             if not self._reported:

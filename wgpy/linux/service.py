@@ -15,7 +15,7 @@ from typing import Final, Protocol, cast
 from wgpy.control.policy import ControlledPolicy
 from wgpy.control.server import ControlServer, Record
 from wgpy.dataplane.interface import Interface
-from wgpy.dataplane.loop import Loop
+from wgpy.dataplane.loop import Loop, Timer
 from wgpy.dataplane.ports import DeviceGone
 from wgpy.dataplane.trace import in_words
 from wgpy.linux.clock import LinuxClock, entropy
@@ -156,20 +156,16 @@ class Service:
 
     def _follow_link(self, stack: contextlib.ExitStack) -> None:
         """Take the link's state now and whenever the bell rings."""
-        link = LinkWatch(self._tun)
+        link = LinkWatch(self._tun, self._clock)
         stack.callback(link.close)
-        watched = link.fileno()
 
         def ring() -> None:
-            nonlocal watched
             state = link.state()
+            self._udp.routes_changed()
             self._interface.set_link(up=state.up, mtu=state.mtu)
-            if link.fileno() != watched:  # The device moved to another network namespace.
-                self._loop.unwatch(watched)
-                watched = link.fileno()
-                self._loop.watch(watched, ring)
 
-        self._loop.watch(watched, ring)
+        self._loop.watch(link.fileno(), ring)
+        self._loop.add_timed(Timer(link.next_deadline, ring))
         ring()
 
     def _report(self, error: UapiError) -> None:

@@ -46,8 +46,7 @@ class Signals:
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._old_wake)
-        self._loop.unwatch(self._reader.fileno())
-        self._reader.close()
+        self._loop.release(self._reader)
         self._writer.close()
 
     def _ready(self) -> None:

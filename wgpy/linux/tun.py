@@ -11,11 +11,13 @@ A device that another program deleted answers every call with EBADFD: that becom
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,15 +25,20 @@ import pytun
 
 from wgpy import typed
 from wgpy.dataplane.ports import DeviceGone
+from wgpy.linux import rtnetlink
+from wgpy.linux.rtnetlink import attribute
 from wgpy.protocol.policy import Buffer
 
 CLONE_DEVICE = Path("/dev/net/tun")
 TUNGETIFF = 0x800454D2
-RTM_SETLINK = 19
-NLM_F_REQUEST, NLM_F_ACK = 1, 4
 IFLA_AF_SPEC = 26
 IFLA_INET6_ADDR_GEN_MODE = 8
 IN6_ADDR_GEN_MODE_NONE = 1
+IFA_FLAGS = 8
+IFA_F_STABLE_PRIVACY = 0x800
+"""A TUN device has no hardware address: what the kernel makes up carries this flag."""
+RT_SCOPE_LINK = 253
+_ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, interface
 IFREQ_SIZE = 40
 NAME_SIZE = 16
 IN_CONTAINER = f"start it with `--device {CLONE_DEVICE}`"
@@ -91,18 +98,29 @@ def no_link_local(name: str) -> None:
     """Keep the kernel from giving the device a link-local address, as WireGuard's own does.
 
     Such an address brings router solicitations and multicast reports, for which no peer is,
-    and a line in each configuration that is saved.  RTM_SETLINK with IFLA_AF_SPEC, AF_INET6,
-    IFLA_INET6_ADDR_GEN_MODE; by hand, for the start has no netlink library.
+    and a line in each configuration that is saved.  One that is there already goes: the
+    kernel makes the device's IPv6 anew in another network namespace, and when the MTU
+    comes back over 1280.
     """
-    mode = struct.pack("=HHB3x", 5, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)
-    family = struct.pack("=HH", 4 + len(mode), socket.AF_INET6) + mode
-    attribute = struct.pack("=HH", 4 + len(family), IFLA_AF_SPEC) + family
-    link = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, socket.if_nametoindex(name), 0, 0)
-    size = 16 + len(link) + len(attribute)
-    header = struct.pack("=IHHII", size, RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-        netlink.send(header + link + attribute)
-        netlink.recv(4096)  # Refused by a kernel without IPv6, which is as good.
+    with contextlib.suppress(OSError):  # A kernel without IPv6, which is as good.
+        index = socket.if_nametoindex(name)
+        mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
+        family = attribute(IFLA_AF_SPEC, attribute(socket.AF_INET6, mode))
+        link = rtnetlink.LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+        rtnetlink.change(rtnetlink.RTM_SETLINK, link + family)
+        _remove_link_local(index)
+
+
+def _remove_link_local(index: int) -> None:
+    """Delete the addresses that the kernel made up; those of a person stay."""
+    family = _ADDRESS.pack(socket.AF_INET6, 0, 0, 0, 0)
+    with rtnetlink.opened() as asked:
+        for message in rtnetlink.ask(asked, rtnetlink.RTM_GETADDR, family, rtnetlink.NLM_F_DUMP):
+            *_, scope, of = _ADDRESS.unpack_from(message)
+            found = dict(rtnetlink.attributes(message[_ADDRESS.size :]))
+            flags = int.from_bytes(found.get(IFA_FLAGS, b""), sys.byteorder)
+            if of == index and scope == RT_SCOPE_LINK and flags & IFA_F_STABLE_PRIVACY:
+                rtnetlink.ask(asked, rtnetlink.RTM_DELADDR, message)
 
 
 class LinuxTun:

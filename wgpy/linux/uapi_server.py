@@ -60,10 +60,9 @@ class UapiServer:
 
     def close(self) -> None:
         """Drop all clients and remove the socket."""
-        self._loop.unwatch(self._listener.fileno())
         for connection in list(self._clients.values()):
             connection.close()
-        self._listener.close()
+        self._loop.release(self._listener)
 
     def _accept(self) -> None:
         client = self._listener.accept()
@@ -158,8 +157,7 @@ class _Connection:
     def close(self) -> None:
         """Forget the client and what it still wanted."""
         if self._fd >= 0:
-            self._loop.unwatch(self._fd)
-            self._socket.close()
+            self._loop.release(self._socket)
             fd, self._fd = self._fd, -1
             self._forget(fd)
 

@@ -2,9 +2,9 @@
 
 Sticky sources: every datagram arrives with the local address it was sent to
 (IP_PKTINFO, IPV6_RECVPKTINFO) in its `Endpoint`, and what is sent to that endpoint
-leaves from the same address.  When the address is no longer this host's, the kernel
-refuses it; the datagram is sent again without, and the address stays forgotten until a
-datagram arrives on it.
+leaves from the same address, as long as that fits the route (`wgpy.linux.routes`).  The
+answer is remembered with the socket to use, as a `Way`, until somebody says that routes
+changed.  A source that the kernel refuses meanwhile is left out, and the datagram sent again.
 
 Receiving never blocks.  Sending waits, but not long: a full socket buffer holds the
 sender back for `SEND_PATIENCE` and is a refusal after that.
@@ -19,8 +19,9 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
+from wgpy.linux.routes import Routes, is_link_local
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.endpoint import Endpoint
 
@@ -45,8 +46,19 @@ _IN_PKTINFO = struct.Struct("=I4s4s")  # interface, local address, destination o
 _IN6_PKTINFO = struct.Struct("=16sI")  # address, interface
 _SOURCE_LOST = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETUNREACH})
 
+WAYS: Final = 8192
+"""Endpoints remembered; when there are more, all are found anew."""
+
 AncillaryItem = tuple[int, int, bytes]
 Address = tuple[str, int] | tuple[str, int, int, int]
+
+
+class Way(NamedTuple):
+    """What `sendmsg` wants to know about an endpoint; `source` may be empty."""
+
+    socket: socket.socket
+    address: Address
+    source: tuple[AncillaryItem, ...]
 
 
 class LinuxUdp:
@@ -60,7 +72,8 @@ class LinuxUdp:
         self.mark = 0
         self._sockets: tuple[socket.socket, ...] = ()
         self._sockets_in_turn: tuple[socket.socket, ...] = ()
-        self._lost_sources: set[bytes] = set()
+        self._ways: dict[Endpoint, Way] = {}
+        self._routes: Routes | None = None
         self._buffer = bytearray(MAX_DATAGRAM)
 
     def filenos(self) -> Sequence[int]:
@@ -74,6 +87,8 @@ class LinuxUdp:
         opened = _open_pair(port, self.mark)
         self.close()
         self._sockets = self._sockets_in_turn = opened
+        with contextlib.suppress(OSError):  # Then sources are dropped when they are refused.
+            self._routes = Routes()
         self.port = opened[0].getsockname()[1]
 
     def probe(self, port: int) -> None:
@@ -88,6 +103,11 @@ class LinuxUdp:
         for s in self._sockets:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         self.mark = mark
+        self.routes_changed()
+
+    def routes_changed(self) -> None:
+        """Addresses, routes or rules of this host changed: ask again whether sources fit."""
+        self._ways.clear()
 
     def receive(self, limit: int) -> list[Datagram]:
         """Up to `limit` datagrams that are ready now; the families take turns in coming first."""
@@ -100,19 +120,17 @@ class LinuxUdp:
 
     def send(self, datagrams: Iterable[Datagram]) -> int:
         """Send; returns how many the socket refused (unreachable, full, no such family)."""
-        by_length = {4 if s.family == socket.AF_INET else 16: s for s in self._sockets}
-        refused = 0
-        for data, endpoint in datagrams:
-            s = by_length.get(len(endpoint.ip))
-            if s is None or not self._send_one(s, data, endpoint):
-                refused += 1
-        return refused
+        return sum(not self._send_one(data, endpoint) for data, endpoint in datagrams)
 
     def close(self) -> None:
         """Stop listening; `rebind` opens again."""
         for s in self._sockets:
             s.close()
         self._sockets = self._sockets_in_turn = ()
+        self._ways.clear()
+        if self._routes is not None:
+            self._routes.close()
+            self._routes = None
 
     def _receive_from(self, s: socket.socket, limit: int, received: list[Datagram]) -> None:
         buffer = (self._buffer,)
@@ -122,8 +140,6 @@ class LinuxUdp:
                     buffer, ANCILLARY_SIZE, socket.MSG_DONTWAIT
                 )
                 endpoint = read_endpoint(s.family, sender, ancillary)
-                if self._lost_sources:
-                    self._lost_sources.discard(endpoint.local_ip)
                 received.append(Datagram(bytes(self._buffer[:size]), endpoint))
         except BlockingIOError:
             return
@@ -131,25 +147,43 @@ class LinuxUdp:
             # A pending error of an earlier send (an ICMP answer): the socket is fine.
             return
 
-    def _send_one(
-        self, s: socket.socket, data: bytes | bytearray | memoryview, endpoint: Endpoint
-    ) -> bool:
-        address = socket_address(endpoint)
-        source = endpoint.local_ip
-        if source and source not in self._lost_sources:
-            try:
-                s.sendmsg((data,), source_item(endpoint), 0, address)
-                return True
-            except OSError as error:
-                if error.errno not in _SOURCE_LOST:
-                    return False
+    def _send_one(self, data: bytes | bytearray | memoryview, endpoint: Endpoint) -> bool:
+        way = self._ways.get(endpoint) or self._find_way(endpoint)
+        if way is None:
+            return False
         try:
-            s.sendmsg((data,), (), 0, address)
+            way.socket.sendmsg((data,), way.source, 0, way.address)
+            return True
+        except OSError as error:
+            if error.errno not in _SOURCE_LOST or not way.source:
+                return False
+        way = self._without_source(endpoint, way)
+        try:
+            way.socket.sendmsg((data,), (), 0, way.address)
         except OSError:
             return False
-        if source:
-            self._lost_sources.add(source)
         return True
+
+    def _find_way(self, endpoint: Endpoint) -> Way | None:
+        """Socket, address and, if it fits, source for an endpoint; None: no such family here."""
+        family = socket.AF_INET if len(endpoint.ip) == 4 else socket.AF_INET6
+        found = next((s for s in self._sockets if s.family == family), None)
+        if found is None:
+            return None
+        source: tuple[AncillaryItem, ...] = ()
+        if endpoint.local_ip and (
+            self._routes is None or self._routes.fits(endpoint, self.port, self.mark)
+        ):
+            source = source_item(endpoint)
+        if len(self._ways) >= WAYS:
+            self._ways.clear()
+        way = self._ways[endpoint] = Way(found, socket_address(endpoint), source)
+        return way
+
+    def _without_source(self, endpoint: Endpoint, way: Way) -> Way:
+        """The kernel refused the source: routing chooses, until something changes."""
+        way = self._ways[endpoint] = way._replace(source=())
+        return way
 
 
 def _open_pair(port: int, mark: int) -> tuple[socket.socket, ...]:
@@ -247,6 +281,5 @@ def source_item(endpoint: Endpoint) -> tuple[AncillaryItem]:
     source = endpoint.local_ip
     if len(source) == 4:
         return ((socket.IPPROTO_IP, IP_PKTINFO, _IN_PKTINFO.pack(0, source, bytes(4))),)
-    link_local = source[0] == 0xFE and source[1] & 0xC0 == 0x80
-    interface = endpoint.local_ifindex if link_local else 0
+    interface = endpoint.local_ifindex if is_link_local(source) else 0
     return ((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _IN6_PKTINFO.pack(source, interface)),)

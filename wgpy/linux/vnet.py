@@ -25,6 +25,7 @@ import pytun
 
 from wgpy.dataplane import offload
 from wgpy.dataplane.offload import MAX_PACKET, MAX_SENT, MAX_TRAIN
+from wgpy.linux import rtnetlink
 from wgpy.linux.tun import DEFAULT_MTU, LinuxTun
 from wgpy.protocol.constants import TRANSPORT_OVERHEAD
 from wgpy.protocol.policy import Buffer
@@ -49,11 +50,8 @@ _ATTEMPTS: Final = (
     (0, "the kernel's TUN takes no offloads"),
 )
 
-# rtnetlink: set IFLA_GSO_MAX_SIZE of one link.
-_RTM_NEWLINK: Final = 16
-_NLM_F_REQUEST: Final = 1
 _IFLA_GSO_MAX_SIZE: Final = 41
-_GSO_REQUEST: Final = struct.Struct("=IHHII" "BxHiII" "HHI")
+_U32: Final = struct.Struct("=I")
 _TCP_RESERVE: Final = 321
 """Bytes that TCP leaves free of gso_max_size (MAX_TCP_HEADER and one)."""
 _TCP_HEADERS: Final = 52
@@ -159,14 +157,6 @@ class VnetTun(LinuxTun):
 
 def _set_gso_max_size(index: int, size: int) -> None:
     """Cap the super-packets of a link; raises OSError."""
-    request = _GSO_REQUEST.pack(
-        _GSO_REQUEST.size, _RTM_NEWLINK, _NLM_F_REQUEST | 4, 1, 0,
-        socket.AF_UNSPEC, 0, index, 0, 0,
-        8, _IFLA_GSO_MAX_SIZE, size,
-    )  # fmt: skip
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
-        netlink.send(request)
-        answer = netlink.recv(256)
-        (error,) = struct.unpack_from("=i", answer, 16)
-        if error:
-            raise OSError(-error, os.strerror(-error))
+    link = rtnetlink.LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+    cap = rtnetlink.attribute(_IFLA_GSO_MAX_SIZE, _U32.pack(size))
+    rtnetlink.change(rtnetlink.RTM_NEWLINK, link + cap)
