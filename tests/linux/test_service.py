@@ -210,14 +210,15 @@ def test_a_renamed_and_moved_device_goes_on(lab, home, name):
 
 
 def test_a_device_that_is_moved_and_set_up_at_once_is_followed_each_time(lab, home, name):
-    """There and back, twenty moves: the port is closed while it is down and opens again."""
-    start(home, name)
-    other = lab.namespace("other")
-    move = 'ip link set "$1" netns "$2" && exec nsenter --net --target "$2" ip link set "$1" up'
-    here, there = home, other
+    """There and back, twenty moves, each seen only when it is over."""
+    pid = start(home, name)
+    here, there = home, lab.namespace("other")
     for _ in range(20):
-        here.run("sh", "-c", move, "sh", name, str(there.pid))
-        assert wait_until(lambda: udp_ports(home)) and home.pids(), "it did not follow"
+        os.kill(pid, signal.SIGSTOP)
+        here.ip(f"link set {name} netns {there.pid}")
+        there.ip(f"link set {name} up")
+        os.kill(pid, signal.SIGCONT)
+        assert wait_until(lambda: udp_ports(home)), "it did not follow"
         there.ip(f"link set {name} down")
         assert wait_until(lambda: not udp_ports(home))
         here, there = there, here
