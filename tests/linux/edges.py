@@ -115,8 +115,8 @@ class LinuxUdpEdge:
             " ".join(f"{a}/{64 if ':' in a else 24}" for a in LEFT),
             " ".join(f"{a}/{64 if ':' in a else 24}" for a in RIGHT),
         )
-        self.left = lambda: _Inside(self._left, port())
-        self.right = lambda: _Inside(self._right, port())
+        self.left = lambda: Inside(self._left, port())
+        self.right = lambda: Inside(self._right, port())
 
     def lose(self, address: str) -> None:
         length = 64 if ":" in address else 24
@@ -128,7 +128,7 @@ class LinuxUdpEdge:
         self._left.ip(f"address delete {address}/{length} dev {self._device}")
 
 
-class _Inside:
+class Inside:
     """A port whose sockets are made in a namespace."""
 
     def __init__(self, namespace: Namespace, port: LinuxUdp) -> None:
