@@ -230,6 +230,14 @@ class Twins:
         """Counters, timers, windows and events."""
         fast, plain = self.fast.device, self.plain.device
         assert fast.drops == plain.drops
+        for counter in ("encrypted", "released", "delivered"):
+            ours, theirs = getattr(fast, counter), getattr(plain, counter)
+            assert (ours.packets, ours.bytes) == (theirs.packets, theirs.bytes), counter
+        ours, theirs = (
+            [(dict(p.drops), p.rx_bytes, p.tx_bytes) for p in device.peers.values()]
+            for device in (fast, plain)
+        )
+        assert ours == theirs
         assert self.fast.snapshot() == self.plain.snapshot()
         assert [session_books(fast)] == [session_books(plain)]
         assert self.fast.next_deadline() == self.plain.next_deadline()
@@ -259,11 +267,11 @@ def drain(one: Engine) -> list[object]:
 
 
 def trains_of(datagrams: list[bytes], most: int = 64) -> list[list[bytes]]:
-    """As UDP GRO hands them over: equal sizes, the last may be shorter."""
+    """As UDP GRO hands them over: equal sizes, the last may be shorter, an empty one alone."""
     trains: list[list[bytes]] = []
     for data in datagrams:
         last = trains[-1] if trains else []
-        fits = last and len(last) < most and len(last[-1]) == len(last[0]) >= len(data)
+        fits = last and data and len(last) < most and len(last[-1]) == len(last[0]) >= len(data)
         if fits and sum(map(len, last)) + len(data) <= 65_000:
             last.append(data)
         else:

@@ -146,6 +146,25 @@ def test_r96_the_local_address_is_kept(sut: Sut, puppet: Puppet, keys: Keys) -> 
     assert sut.send(PING)[0].endpoint == local
 
 
+def test_r96_an_answer_that_is_never_confirmed_tries_another_address(
+    sut: Sut, puppet: Puppet
+) -> None:
+    """The peer reaches the address, but what leaves from it may be lost: every other answer
+    leaves from where the kernel chooses, until one was heard."""
+    local = HOME._replace(local_ip=bytes([192, 0, 2, 99]), local_ifindex=3)
+    seen = []
+    for _ in range(4):
+        sut.now += 5 * NS
+        (response,) = sut.receive(puppet.initiation(), local)
+        seen.append(response.endpoint)
+    assert seen == [local, HOME, local, HOME]
+    keys = puppet.finish([response])
+    puppet.say(keys, source=local)
+    sut.now += 5 * NS
+    (response,) = sut.receive(puppet.initiation(), local)
+    assert response.endpoint == local
+
+
 def test_r97_a_disallowed_source_still_moves_it(sut: Sut, puppet: Puppet, keys: Keys) -> None:
     sut.receive(puppet.seal(keys, echo(bytes([9, 9, 9, 9]), SUT_IP)), AWAY)
     assert sut.engine.pull_packets() == []

@@ -263,7 +263,9 @@ class Egress:
         whole, rows, trains = plan
         for cut, last in trains:
             self._segmenter.segment(rows, slots.buffer, start, whole, cut)
-            self._send_rows(way, rows, cut.segments, last)
+            inner = cut.segments * whole.shape.length
+            inner += (cut.segments - 1) * cut.width + cut.last
+            self._send_rows(way, rows, cut.segments, last, inner)
 
     def _plan(self, start: int, size: int) -> Plan | None:
         """How to cut; bulk traffic asks the same again and again."""
@@ -334,18 +336,18 @@ class Egress:
             self._segmenter.gather(
                 rows, slots.buffer, start + done * slots.stride, slots.stride, count, size, checksum
             )
-            self._send_rows(way, rows, count, rows.plain)
+            self._send_rows(way, rows, count, rows.plain, count * size)
             done += count
         return True
 
-    def _send_rows(self, way: Way, rows: Rows, count: int, last: int) -> None:
-        """Label, seal and send a train."""
+    def _send_rows(self, way: Way, rows: Rows, count: int, last: int, inner: int) -> None:
+        """Label, seal and send a train with `inner` bytes of packets, padding left out."""
         peer, session, endpoint, aead = way
         counters = session.reserve(count, self._device.parameters)
         train = rows.seal(aead, count, last, session.remote_index, counters.start)
         refused = self._udp.send_train(train, rows.stride, endpoint)
         self._sent[peer] = self._sent.get(peer, 0) + len(train)
-        self._device.encrypted.add(count, len(train) - count * TRANSPORT_OVERHEAD)
+        self._device.encrypted.add(count, inner)
         if refused:
             self._refused += refused
 

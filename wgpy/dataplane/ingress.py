@@ -16,7 +16,7 @@ import numpy as np
 
 from wgpy.dataplane.flows import Flows
 from wgpy.dataplane.interpreted import INTERPRETED
-from wgpy.dataplane.offload import NO_OFFLOAD, VNET_SIZE
+from wgpy.dataplane.offload import NO_OFFLOAD, VNET, VNET_SIZE, describe
 from wgpy.dataplane.train_tools import SLAB_SIZE, Rows, Tools
 from wgpy.protocol import inbound
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD, TYPE_TRANSPORT
@@ -219,7 +219,8 @@ class Ingress:
             head, counter = _read_header(slab.buffer)
             found = self._session(head, counter, now)
         if found is None:
-            self._readable(0, size, max(size, 1), source, now)
+            self._engine.receive([Datagram(bytes(slab.view[:size]), source)], now=now)
+            self._carry_out()
             return
         session, aead = found
         device, peer = self._device, session.peer
@@ -342,7 +343,7 @@ class Ingress:
                 if first[0]:
                     used, merged = self._merger.merge(rows, at, end - at, last)
             if merged is not None:
-                self._device.delivered.add(used, len(merged) - VNET_SIZE)
+                self._device.delivered.add(used, _size_apart(merged, used))
                 if not self._write(merged):
                     self._refused(used, now)
             else:
@@ -371,3 +372,10 @@ class Ingress:
     def _refused(self, count: int, now: int) -> None:
         for _ in range(count):
             self._device.drop(DropReason.TUN_WRITE_FAILED, now, direction=Direction.INGRESS)
+
+
+def _size_apart(merged: memoryview, count: int) -> int:
+    """Bytes of the `count` packets that were merged: each has the headers of the whole."""
+    whole = merged[VNET_SIZE:]
+    described = describe(whole, VNET.unpack_from(merged))
+    return len(whole) + (count - 1) * (described.shape.length if described else 0)

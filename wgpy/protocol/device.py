@@ -44,7 +44,7 @@ class HandshakeKeys(NamedTuple):
 
 
 class Forwarded:
-    """Inner packets that went one way, and their bytes (of a batch, padding counted)."""
+    """Inner packets that went one way, and their bytes, padding left out."""
 
     __slots__ = ("bytes", "packets")
 

@@ -132,6 +132,11 @@ def _respond(
 ) -> None:
     """Derive keys as responder and send the response; they wait in the next slot."""
     assert device.private_key is not None and peer.endpoint is not None
+    if peer.responses_unconfirmed % 2:
+        # The last one did not arrive.  As with our own initiations, whatever was wrong may be
+        # the local address: let the kernel choose, every other time.
+        peer.endpoint = peer.endpoint.without_source()
+    peer.responses_unconfirmed += 1
     ephemeral = PrivateKey.clamp(device.entropy(32))
     local_index = device.new_index()
     response, keys = noise.create_response(
@@ -343,6 +348,7 @@ def _established(device: Device, session: Session, now: int) -> None:
     peer = session.peer
     peer.timers.handshake_complete()
     peer.initiations_sent = 0
+    peer.responses_unconfirmed = 0
     peer.late_rekey_done = False
     peer.latest_handshake = device.timestamps.wall(now)
     peer.handshake_at = now

@@ -42,6 +42,7 @@ class Peer:
         "preshared_key",
         "previous",
         "public_key",
+        "responses_unconfirmed",
         "rx_bytes",
         "scheduled_at",
         "staged",
@@ -69,6 +70,7 @@ class Peer:
         # Their handshakes.  The floor survives handshakes and key erasure (§5.1).
         self.greatest_timestamp = b""
         self.initiation_received_at: int | None = None
+        self.responses_unconfirmed = 0
         # Packets that wait for a session; an empty one is a keepalive.
         self.staged: deque[bytes] = deque()
         self.rx_bytes = 0
