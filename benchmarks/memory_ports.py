@@ -40,6 +40,7 @@ class Tun:
     def __init__(self) -> None:
         self.waiting: deque[bytes] = deque()
         self._written: list[bytes] = []
+        self.given_up: set[int] = set()
 
     def offer(self, packets: list[bytes]) -> None:
         """Finished packets, read one by one."""

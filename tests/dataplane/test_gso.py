@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
+from tests.dataplane.oracle import Packet
+from tests.linux.edges import LinuxTunEdge
+from wgpy.dataplane import offload
 from wgpy.linux import edges, gso, vnet
 from wgpy.linux.gso import DETOUR, GsoUdp
+from wgpy.linux.refusals import FEW
+from wgpy.linux.vnet import VnetTun
 from wgpy.protocol.endpoint import Endpoint
 
 
@@ -89,6 +97,108 @@ def test_a_refused_train_goes_out_one_by_one_and_is_reported_once(udp, number):
     assert arrived(udp, 15) == [data[i : i + 100] for i in range(0, 500, 100)] * 3
     assert refusing.tried == 1
     assert len(udp.reports) == 1
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_train_that_the_kernel_itself_refuses_arrives(lab, family):
+    """Datagrams larger than the MTU: EINVAL for the train, fragments for its datagrams."""
+    left, right = lab.namespace("left"), lab.namespace("right")
+    ours, theirs = (f"192.0.2.{n}/24 2001:db8::{n}/64" for n in (1, 2))
+    device, far = lab.veth(left, right, ours, theirs)
+    for namespace, name in ((left, device), (right, far)):
+        namespace.ip(f"link set {name} mtu 1280")
+    reports: list[str] = []
+    there = Endpoint.parse("192.0.2.2:7" if family == 4 else "[2001:db8::2]:7")
+    with right.entered():
+        receiver = GsoUdp()
+        receiver.rebind(there.port)
+    with left.entered():
+        sender = GsoUdp(report=reports.append)
+        sender.rebind(0)
+    data = os.urandom(5 * 1400)
+    for _ in range(2):
+        assert sender.send_train(memoryview(data), 1400, there) == 0
+    assert arrived(receiver, 10) == [data[i : i + 1400] for i in range(0, 7000, 1400)] * 2
+    assert len(reports) == 1 and "UDP segmentation offload refused" in reports[0]
+    sender.close()
+    receiver.close()
+
+
+def test_a_socket_that_cannot_receive_because_of_gro_goes_on_without(udp):
+    class Failing(Refusing):
+        def recvmsg_into(self, *_):
+            if self._real.getsockopt(gso.SOL_UDP, gso.UDP_GRO):
+                self.tried += 1
+                raise OSError(self._number, os.strerror(self._number))
+            return self._real.recvmsg_into(*_)
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+    udp._sockets = tuple(Failing(s, errno.EINVAL) for s in udp._sockets)
+    udp._by_fd = {s.fileno(): s for s in udp._sockets}
+    assert udp.send_train(memoryview(bytes(100)), 100, here(udp)) == 0
+    assert arrived(udp, 1) == [bytes(100)]
+    assert sum(s.tried for s in udp._sockets) == FEW
+    assert udp.reports == [
+        "UDP receive offload refused (Invalid argument): receiving datagrams one by one"
+    ]
+    udp.rebind(0)
+    assert not any(s.getsockopt(gso.SOL_UDP, gso.UDP_GRO) for s in udp._sockets)
+
+
+MERGED = Packet(payload=bytes(range(250)) * 20)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [6, 17])
+def test_a_merged_packet_that_the_device_refuses_is_delivered_cut(
+    lab, monkeypatch, version, protocol
+):
+    """A kernel that took the offload when the device was opened, and says EINVAL ever after."""
+    real, tried, reports = os.write, [], []
+
+    def write(fd, view):
+        if view[1] != offload.GSO_NONE:
+            tried.append(view[1])
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(fd, view)
+
+    edge = LinuxTunEdge(lab, functools.partial(VnetTun, report=reports.append))
+    monkeypatch.setattr(vnet.os, "write", write)
+    addresses = {4: (b"\x0a\0\0\1", b"\x0a\0\0\2"), 6: (b"\xfd" + bytes(14) + b"\1",) * 2}
+    source, destination = addresses[version]
+    whole = replace(
+        MERGED, version=version, protocol=protocol, source=source, destination=destination
+    )
+    kind = offload.GSO_UDP_L4 if protocol == 17 else {4: 1, 6: 4}[version]
+    header, data = whole.offloaded(kind, 1000)
+    with closing(edge):
+        for number in range(1, FEW + 1):
+            assert edge.tun.write_from(memoryview(offload.VNET.pack(*header) + data))
+            assert edge.delivered(5) == [p.build() for p in whole.segments(1000)]
+            assert (protocol in edge.tun.given_up) == (number == FEW)
+        assert len(tried) == FEW and len(reports) == 1
+        assert f"merged {'UDP' if protocol == 17 else 'TCP'} packets refused" in reports[0]
+        edge.down()
+        for _ in range(FEW):
+            assert not edge.tun.write_from(memoryview(offload.VNET.pack(*header) + data))
+        assert edge.tun.given_up == {protocol}
+    edge.tun.close()
+
+
+@pytest.mark.root
+def test_a_device_that_is_down_has_refused_no_offload(lab):
+    edge = LinuxTunEdge(lab, VnetTun)
+    header, data = MERGED.offloaded(1, 1000)
+    with closing(edge):
+        edge.down()
+        for _ in range(2 * FEW):
+            assert not edge.tun.write_from(memoryview(offload.VNET.pack(*header) + data))
+        assert edge.tun.given_up == set()
+    edge.tun.close()
 
 
 def test_after_a_while_it_is_tried_again_unless_the_device_cannot(udp):

@@ -289,6 +289,29 @@ def test_a_train_becomes_one_write() -> None:
     assert len(twins.tun.written) == 1
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [6, 17])
+def test_what_the_device_does_not_take_merged_is_written_one_by_one(
+    version: int, protocol: int
+) -> None:
+    """The other protocol is merged as before."""
+    twins = Twins()
+    addresses = {4: (b"\x0a\0\0\1", b"\x0a\0\0\2"), 6: (b"\xfd" + bytes(14) + b"\1",) * 2}
+    source, destination = addresses[version]
+    for given_up, writes in ((23 - protocol, 1), (protocol, 10)):
+        twins.tun.given_up.add(given_up)
+        whole = replace(
+            WHOLE, version=version, protocol=protocol, source=source, destination=destination,
+            options=b"", payload=bytes(10_000),
+        )  # fmt: skip
+        train = from_remote(twins, [p.build() for p in whole.segments(1000)])
+        twins.udp.waiting.append(Arrival(b"".join(train), len(train[0]), AWAY))
+        twins.tun.written.clear()
+        twins.into.turn(0, twins.now)
+        assert len(twins.tun.written) == writes
+        assert len(twins.tun.delivered()) == 10
+
+
 def test_keepalives_in_any_place() -> None:
     twins = Twins()
     peer = next(iter(twins.remote.device.peers.values()))

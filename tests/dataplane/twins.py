@@ -88,6 +88,7 @@ class MemoryTun:
     def __init__(self, mtu: int) -> None:
         self.mtu = mtu
         self.waiting: list[bytes] = []
+        self.given_up: set[int] = set()
         self.written: list[bytes] = []
 
     def read_into(self, views: Sequence[memoryview], large: int) -> list[int]:

@@ -30,6 +30,7 @@ class FakeTun:
     def __init__(self) -> None:
         self.waiting: deque[bytes] = deque()
         self.written: list[bytes] = []
+        self.given_up: set[int] = set()
 
     def read_into(self, views: Sequence[memoryview], large: int) -> list[int]:
         sizes = []

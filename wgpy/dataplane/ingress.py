@@ -63,6 +63,8 @@ class PacketSink(Protocol):
     """A TUN device with virtio headers."""
 
     udp_offload: bool
+    given_up: set[int]
+    """IP protocols whose packets are not to be merged any more; grows."""
 
     def write_from(self, view: memoryview) -> bool: ...
 
@@ -106,6 +108,7 @@ class Ingress:
         self._device = engine.device
         self._udp = udp
         self._write = tun.write_from
+        self._given_up = tun.given_up
         self._carry_out = carry_out
         self._slab = tools.slab()
         self._merger = tools.merger(udp=tun.udp_offload)
@@ -340,7 +343,7 @@ class Ingress:
             first: Judged | None = None
             if end - at > 1:
                 first = self._judge(rows.plaintexts[at], peer)
-                if first[0]:
+                if first[0] and not self._is_given_up(rows.plaintexts[at]):
                     used, merged = self._merger.merge(rows, at, end - at, last)
             if merged is not None:
                 self._device.delivered.add(used, _size_apart(merged, used))
@@ -352,6 +355,10 @@ class Ingress:
                     start = index * rows.stride + BODY
                     self._deliver_alone(peer, start, size, now, first if index == at else None)
             at += used
+
+    def _is_given_up(self, packet: memoryview) -> bool:
+        """Whether the device refuses to take packets of this protocol merged."""
+        return bool(self._given_up) and packet[6 if packet[0] >> 4 == 6 else 9] in self._given_up
 
     def _deliver_alone(
         self, peer: Peer, start: int, size: int, now: int, judged: Judged | None = None

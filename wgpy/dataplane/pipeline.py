@@ -56,6 +56,7 @@ class SuperTun(TunPort, Protocol):
     """A TUN port that carries super-packets, each behind its virtio header."""
 
     udp_offload: bool
+    given_up: set[int]
 
     def read_into(self, views: Sequence[memoryview], large: int) -> list[int]:
         """Packets with their headers, one into each view; their sizes in bytes.

@@ -38,7 +38,7 @@ def open_edges(
     if not offload:
         return Edges(LinuxTun(name), LinuxUdp(), None)
     try:
-        tun = VnetTun(name)
+        tun = VnetTun(name, report=report)
     except TunError:
         # For every other cause the plain device raises the clearer error.
         plain = LinuxTun(name)

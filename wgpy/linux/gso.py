@@ -6,7 +6,8 @@ what came back to back from one source.  Sizes and order are exactly those on th
 A socket or a device may refuse: EIO where the device cannot checksum, EINVAL where a
 datagram would have to be fragmented.  Then the datagrams of that train go out one by
 one, as `LinuxUdp` sends them; after EIO the socket stays with that, otherwise it tries
-again after `DETOUR` trains.  `report` hears of it once.
+again after `DETOUR` trains, since another route may do.  A socket that fails to receive
+because of GRO goes on without (`wgpy.linux.refusals`).  `report` hears of each once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from wgpy.linux.refusals import Refusals
 from wgpy.linux.udp import (
     ANCILLARY_SIZE,
     Address,
@@ -39,6 +41,7 @@ DETOUR: Final = 256
 """Trains sent apart after a refusal before the next attempt."""
 
 _REMEMBERED: Final = 1024
+_GRO_REFUSED: Final = frozenset({errno.EINVAL, errno.EIO, errno.EOPNOTSUPP})
 _SIZE: Final = struct.Struct("=H")
 _GRO_SIZE: Final = struct.Struct("=i")
 _NUMBERS: Final = struct.Struct("=9I")
@@ -59,6 +62,7 @@ class GsoUdp(LinuxUdp):
         super().__init__()
         self._report = report
         self._reported = False
+        self._gro = Refusals("UDP receive offload", "receiving datagrams one by one", report)
         self._by_fd: dict[int, socket.socket] = {}
         self._apart: dict[int, float] = {}  # socket → trains still to be sent apart
         self._endpoints: dict[tuple[Address, bytes], Endpoint] = {}
@@ -76,7 +80,7 @@ class GsoUdp(LinuxUdp):
         # What was learnt about the old sockets does not hold for the new ones.
         self._apart.clear()
         self._drops.clear()
-        for s in self._sockets:
+        for s in () if self._gro.given_up else self._sockets:
             with contextlib.suppress(OSError):  # Then every train has one datagram.
                 s.setsockopt(SOL_UDP, UDP_GRO, 1)
 
@@ -110,8 +114,10 @@ class GsoUdp(LinuxUdp):
             size, items, _flags, sender = s.recvmsg_into(
                 (buffer,), ANCILLARY_SIZE, socket.MSG_DONTWAIT
             )
-        except OSError:
-            # Nothing there, or the pending error of an earlier send (an ICMP answer).
+        except OSError as error:
+            # Mostly there is nothing, or the pending error of an earlier send (an ICMP answer).
+            if error.errno in _GRO_REFUSED:
+                self._receive_refused(error)
             return None
         stride, local = size, b""
         for level, kind, value in items:
@@ -126,6 +132,13 @@ class GsoUdp(LinuxUdp):
                 self._endpoints.clear()
             self._endpoints[sender, local] = endpoint
         return Train(size, stride, endpoint)
+
+    def _receive_refused(self, error: OSError) -> None:
+        """A datagram that waits cannot be had: without GRO it may."""
+        if not self._gro.given_up and self._gro.note(error):
+            for s in self._sockets:
+                with contextlib.suppress(OSError):
+                    s.setsockopt(SOL_UDP, UDP_GRO, 0)
 
     def send_train(self, train: memoryview, stride: int, endpoint: Endpoint) -> int:
         """Send datagrams of `stride` bytes (the last may be shorter); how many were refused."""

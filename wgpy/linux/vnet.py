@@ -4,6 +4,7 @@ IFF_VNET_HDR puts a ten-byte header before every packet, and TUNSETOFFLOAD tells
 kernel which unfinished packets we take: without checksum, TCP up to 64 KiB (TSO), UDP
 likewise (USO, from Linux 6.2).  In the other direction the device takes what we merge.
 Offloads that the kernel does not know are left out, down to none; `missing` says which.
+A merged packet that it refuses all the same is delivered cut (`wgpy.linux.refusals`).
 
 `read_into` and `write_from` are for the batch path.  `read` and `write` speak whole
 packets, so this is a `TunPort` like any other.
@@ -14,11 +15,12 @@ This module does not import numpy: the start of the program must not wait for it
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import pytun
@@ -26,6 +28,7 @@ import pytun
 from wgpy.dataplane import offload
 from wgpy.dataplane.offload import MAX_PACKET, MAX_SENT, MAX_TRAIN
 from wgpy.linux import rtnetlink
+from wgpy.linux.refusals import Refusals
 from wgpy.linux.tun import DEFAULT_MTU, LinuxTun
 from wgpy.protocol.constants import TRANSPORT_OVERHEAD
 from wgpy.protocol.policy import Buffer
@@ -50,6 +53,11 @@ _ATTEMPTS: Final = (
     (0, "the kernel's TUN takes no offloads"),
 )
 
+_GSO_TYPE: Final = 1
+"""Where a virtio header says how to cut."""
+_NOT_THE_OFFLOAD: Final = frozenset({errno.EIO, errno.EBADFD, errno.EAGAIN, errno.ENOMEM})
+"""The device is down, gone or full: its segments would fare no better."""
+
 _IFLA_GSO_MAX_SIZE: Final = 41
 _U32: Final = struct.Struct("=I")
 _TCP_RESERVE: Final = 321
@@ -61,13 +69,28 @@ _TCP_HEADERS: Final = 52
 class VnetTun(LinuxTun):
     """A TUN device that carries super-packets."""
 
-    def __init__(self, name: str, *, mtu: int = DEFAULT_MTU) -> None:
-        """As `LinuxTun`.  A kernel that refuses every offload still gives a device."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        mtu: int = DEFAULT_MTU,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """As `LinuxTun`.  A kernel that refuses every offload still gives a device.
+
+        `report` is told when it refuses one later.
+        """
         super().__init__(name, flags=pytun.IFF_VNET_HDR, mtu=mtu)
         self.missing = ""
         """Description of missing kernel features; empty when there are none."""
         self.udp_offload = False
         """Whether UDP super-packets are taken."""
+        self.given_up: set[int] = set()
+        """IP protocols whose packets are not to be merged any more."""
+        self._refusals = {
+            protocol: Refusals(f"merged {what} packets", "delivering them one by one", report)
+            for protocol, what in ((offload.TCP, "TCP"), (offload.UDP, "UDP"))
+        }
         self._cap = self._capped_for = 0
         for flags, missing in _ATTEMPTS:
             try:
@@ -122,22 +145,38 @@ class VnetTun(LinuxTun):
         """One packet behind its virtio header; False when the device refused it."""
         try:
             os.write(self._fd, view)
-        except OSError:
-            return False
+        except OSError as error:
+            merged = view[_GSO_TYPE] != offload.GSO_NONE
+            return merged and error.errno not in _NOT_THE_OFFLOAD and self._write_cut(view, error)
         return True
 
-    def read(self, limit: int) -> list[bytes]:
-        """As `LinuxTun.read`, super-packets cut; only packets that are ready count."""
+    def _write_cut(self, view: memoryview, error: OSError) -> bool:
+        """A merged packet was refused: its segments one by one, as they came."""
+        self._vnet_buffer[: len(view)] = view
+        packets = self._cut(len(view))
+        if self.write(packets):
+            return False
+        udp = view[_GSO_TYPE] == offload.GSO_UDP_L4
+        protocol = offload.UDP if udp else offload.TCP
+        if self._refusals[protocol].note(error):
+            self.given_up.add(protocol)
+        return True
+
+    def _cut(self, size: int) -> list[bytes]:
+        """The packets of one read of `size` bytes, virtio header included."""
         if self._splitter is None:
             from wgpy.dataplane.offload_segment import Splitter
 
             self._splitter = Splitter()
-        splitter, packets = self._splitter, list[bytes]()
+        size -= offload.VNET_SIZE
+        return self._splitter.packets(self._vnet_buffer, offload.VNET_SIZE, size)
+
+    def read(self, limit: int) -> list[bytes]:
+        """As `LinuxTun.read`, super-packets cut; only packets that are ready count."""
+        packets = list[bytes]()
         try:
             while len(packets) < limit:
-                size = os.readv(self._fd, (self._vnet_view,))
-                size -= offload.VNET_SIZE
-                packets += splitter.packets(self._vnet_buffer, offload.VNET_SIZE, size)
+                packets += self._cut(os.readv(self._fd, (self._vnet_view,)))
         except BlockingIOError:
             pass
         except OSError:
