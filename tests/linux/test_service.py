@@ -260,6 +260,27 @@ def test_the_port_is_open_while_the_link_is_up(home, name):
     assert home.run("wg", "show", name, "listen-port").stdout == "7002\n"
 
 
+def test_port_and_link_changes_leave_no_socket_behind(home, name):
+    pid = start(home, name)
+
+    def descriptors() -> int:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+    home.ip(f"link set {name} up")
+    for port in (7011, 7012, 7011, 7012):
+        home.run("wg", "set", name, "listen-port", str(port))
+        assert wait_until(lambda p=port: udp_ports(home).count(f":{p}") == 2)
+        assert udp_ports(home).count(":701") == 2
+    before = descriptors()
+    for port in (7011, 7012) * 3:
+        home.run("wg", "set", name, "listen-port", str(port))
+        home.ip(f"link set {name} down")
+        assert wait_until(lambda: not udp_ports(home))
+        home.ip(f"link set {name} up")
+        assert wait_until(lambda p=port: udp_ports(home).count(f":{p}") == 2)
+    assert wait_until(lambda: descriptors() == before)
+
+
 def test_an_unconfigured_port_is_chosen_when_the_link_comes_up(home, name):
     start(home, name)
     home.ip(f"link set {name} up")

@@ -17,7 +17,7 @@ from wgpy.protocol.drops import DropReason
 from wgpy.protocol.events import Direction, InitiationSent, KeepaliveSent
 from wgpy.protocol.keys import PrivateKey
 from wgpy.protocol.messages import TRANSPORT_HEADER
-from wgpy.protocol.own import is_own_datagram
+from wgpy.protocol.own import comes_round
 from wgpy.protocol.packet import Addresses, padded_size, read_addresses
 from wgpy.protocol.peer import Peer
 from wgpy.protocol.policy import Action, Verdict
@@ -54,7 +54,7 @@ def route(device: Device, packet: bytes, addresses: Addresses, now: int) -> None
     if peer is None:
         device.drop(DropReason.NO_PEER, now, direction=Direction.EGRESS, packet=packet)
         return
-    if is_own_datagram(device, packet, addresses):
+    if comes_round(device, packet, addresses, peer):
         device.drop(
             DropReason.OWN_DATAGRAM, now, peer=peer, direction=Direction.EGRESS, packet=packet
         )

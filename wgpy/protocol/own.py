@@ -5,6 +5,12 @@ packet, be sealed again, and so on: one ping becomes a storm.  Such a packet is 
 peer's endpoint and carries an index and a counter (or a handshake index) of ours, which
 nobody else's message to that endpoint does.  A datagram that was cut into fragments ends
 all the same: its first fragment holds the headers, and the rest is one packet more.
+
+A datagram to one peer may well travel inside of another peer's tunnel (onion routing; the
+kernel allows it).  It comes round again only where the carrier's own datagrams are, in the
+end, carried by that first peer.
+
+Loops through a second tunnel of this host cannot be told by their contents: docs/linux.md.
 """
 
 from __future__ import annotations
@@ -17,7 +23,9 @@ from wgpy.protocol.constants import (
 )
 from wgpy.protocol.device import Device
 from wgpy.protocol.packet import Addresses
+from wgpy.protocol.peer import Peer
 from wgpy.protocol.policy import Buffer
+from wgpy.protocol.session import Session
 
 _UDP = 17
 _UDP_HEADER = 8
@@ -25,27 +33,55 @@ _TRANSPORT_HEADER = 16
 _IPV6_HEADER = 40
 
 
-def is_own_datagram(device: Device, packet: Buffer, addresses: Addresses) -> bool:
-    """Whether a packet from the TUN device is a message that this device sent."""
+def comes_round(device: Device, packet: Buffer, addresses: Addresses, carrier: Peer) -> bool:
+    """Whether a packet from the TUN device is a datagram of ours that goes in circles.
+
+    `carrier` is the peer whose allowed IPs cover its destination.
+    """
+    addressee = _addressee(device, packet, addresses)
+    if addressee is None:
+        return False
+    passed: set[Peer] = set()
+    peer: Peer | None = carrier
+    while peer is not None and peer not in passed:
+        if peer is addressee:
+            return True
+        passed.add(peer)
+        peer = device.allowed_ips.lookup(peer.endpoint.ip) if peer.endpoint else None
+    return False
+
+
+def _addressee(device: Device, packet: Buffer, addresses: Addresses) -> Peer | None:
+    """The peer that this device sent the message in `packet` to; None: it did not."""
     if packet[0] >> 4 == 4:
         start, protocol = (packet[0] & 15) * 4, packet[9]
     else:
         start, protocol = _IPV6_HEADER, packet[6]
     message = start + _UDP_HEADER
     if protocol != _UDP or addresses.total_length < message + _TRANSPORT_HEADER:
-        return False
+        return None
     kind = packet[message]
     if not TYPE_INITIATION <= kind <= TYPE_TRANSPORT or kind == TYPE_COOKIE_REPLY:
-        return False
+        return None
     port = packet[start + 2] << 8 | packet[start + 3]
     index = int.from_bytes(packet[message + 4 : message + 8], "little")
-    if kind in (TYPE_INITIATION, TYPE_RESPONSE):
-        return index in device.indices and device.is_endpoint(addresses.destination, port)
-    counter = int.from_bytes(packet[message + 8 : message + 16], "little")
-    return any(
-        session is not None and session.remote_index == index and counter < session.next_counter
+    there = [
+        peer
         for peer in device.peers.values()
         if peer.endpoint is not None
         and (peer.endpoint.ip, peer.endpoint.port) == (addresses.destination, port)
-        for session in (peer.current, peer.previous, peer.next)
+    ]
+    if kind in (TYPE_INITIATION, TYPE_RESPONSE):
+        owner = device.indices.get(index)
+        sender = owner.peer if isinstance(owner, Session) else owner
+        return sender if sender in there else None
+    counter = int.from_bytes(packet[message + 8 : message + 16], "little")
+    return next(
+        (
+            peer
+            for peer in there
+            for session in peer.sessions()
+            if session.remote_index == index and counter < session.next_counter
+        ),
+        None,
     )
