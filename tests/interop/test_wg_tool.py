@@ -248,6 +248,27 @@ def test_wg_quick(lab, tmp_path, allowed):
     assert "lookup 51820" not in homes[0].ip("rule show")
 
 
+def test_wg_quick_saves_what_it_was_given(lab, tmp_path):
+    """SaveConfig, three times up and down: the file does not grow (no address of the device's
+    own is saved), and what was changed by `wg` in between stays."""
+    homes = lab.namespace("left"), lab.namespace("right")
+    left, right = (make_end(lab, home, n, f"192.0.2.{n}", "") for n, home in enumerate(homes, 1))
+    conf = tmp_path / f"{left.name}.conf"
+    quick_config(conf, left, right, allowed="10.77.0.0/24", lines="SaveConfig = true\n")
+    saved = []
+    for keepalive in (0, 15, 15):
+        homes[0].run("wg-quick", "up", str(conf), env=QUICK)
+        assert "fe80" not in homes[0].ip(f"address show dev {left.name}")
+        peer = ("peer", right.public_key, "persistent-keepalive", str(keepalive))
+        homes[0].run("wg", "set", left.name, *peer)
+        homes[0].run("wg-quick", "down", str(conf), env=QUICK)
+        assert wait_until(lambda: not homes[0].pids())
+        saved.append(conf.read_text())
+    assert saved[0].count("Address =") == 2
+    assert saved[1] == saved[2]
+    assert saved[1].replace("PersistentKeepalive = 15\n", "") == saved[0]
+
+
 def test_wg_quick_reports_a_port_in_use_and_cleans_up(lab, tmp_path):
     home = lab.namespace("home")
     end, peer = (make_end(lab, home, n, f"192.0.2.{n}", "") for n in (1, 2))
