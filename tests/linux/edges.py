@@ -6,10 +6,11 @@ one with two addresses of each family.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from tests.support.netns import Lab, Namespace
@@ -26,6 +27,18 @@ ETH_P_IP, ETH_P_IPV6, ETH_P_ALL = 0x0800, 0x86DD, 3
 def ready(fd: int, seconds: float = 5) -> bool:
     """Whether `fd` is readable within some seconds."""
     return bool(select.select([fd], [], [], seconds)[0])
+
+
+@contextlib.contextmanager
+def only_holder(home: Namespace) -> Iterator[subprocess.Popen[str]]:
+    """The only process in a network namespace: that ends with it, for nothing else pins it."""
+    command = home.command("unshare", "--net", "sh", "-c", "echo ready && exec sleep 60")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "ready\n"
+        try:
+            yield holder
+        finally:
+            holder.kill()
 
 
 class TunEdge(Protocol):

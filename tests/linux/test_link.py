@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from tests.linux.edges import ready
+from tests.linux.edges import only_holder, ready
 from tests.support.netns import wait_until
 from wgpy.dataplane.ports import DeviceGone
 from wgpy.linux import link
@@ -168,12 +166,9 @@ def test_where_it_may_not_look_the_link_counts_as_up(lab, home, watched, monkeyp
 def test_it_keeps_no_namespace_alive(home, watched):
     """The last process of that namespace ends, and with the namespace goes the device."""
     tun, watch = watched
-    with subprocess.Popen(home.command("unshare", "--net", "sleep", "60")) as holder:
-        own, its = (Path(f"/proc/{pid}/ns/net") for pid in (home.pid, holder.pid))
-        assert wait_until(lambda: its.readlink() != own.readlink())
+    with only_holder(home) as holder:
         home.ip(f"link set {tun.name} netns {holder.pid}")
         watch.state()
-        holder.kill()
     assert wait_until(lambda: ready(tun.fileno(), 0))
     with pytest.raises(DeviceGone):
         watch.state()

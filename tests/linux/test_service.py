@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.linux.edges import only_holder
 from tests.support.netns import SOCKET_FOLDER, wait_until
 
 pytestmark = pytest.mark.root
@@ -227,9 +228,7 @@ def test_a_device_that_is_moved_and_set_up_at_once_is_followed_each_time(lab, ho
 
 def test_a_namespace_that_ends_takes_the_device_with_it(home, name):
     start(home, name)
-    with subprocess.Popen(home.command("unshare", "--net", "sleep", "60")) as holder:
-        own, its = (Path(f"/proc/{pid}/ns/net") for pid in (home.pid, holder.pid))
-        assert wait_until(lambda: its.readlink() != own.readlink())
+    with only_holder(home) as holder:
         up = 'ip link set "$1" netns "$2" && nsenter --net --target "$2" ip link set "$1" up'
         home.run("sh", "-c", up, "sh", name, str(holder.pid))
         assert wait_until(lambda: udp_ports(home))
@@ -239,7 +238,6 @@ def test_a_namespace_that_ends_takes_the_device_with_it(home, name):
             text=True,
             check=True,
         ).stdout
-        holder.kill()
     assert wait_until(lambda: gone(home, name))
 
 
