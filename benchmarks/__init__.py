@@ -1,4 +1,4 @@
-"""Measurements of wgpy and of any other WireGuard beside it.
+"""Measurements of wgpy in comparison with other WireGuards.
 
 `wgpy bench micro` times one operation, `pipeline` the packet path without the kernel,
 `system` whole tunnels between network namespaces, `scale` growth, `strict` the cost of

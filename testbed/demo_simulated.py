@@ -61,7 +61,7 @@ def first_light_simulated(story: Story) -> None:
     story.result("handshake (simulated)", "initiation, response", world.seen[0][2][0] == 1)
     story.result("ping through the tunnel", f"{answered} of {len(packets)}",
                  answered == len(packets))  # fmt: skip
-    story.result("all that crossed the wire", f"{len(world.seen)} datagrams, {readable} readable",
+    story.result("everything on the wire", f"{len(world.seen)} datagrams, {readable} readable",
                  readable == 0)  # fmt: skip
     story.note(simulated=True, pings=answered, readable_frames=readable)
 
@@ -113,7 +113,7 @@ def _simulated_modes(
 ) -> None:
     story.step("Default mode: a pod talks to a pod that its node has not discovered")
     readable = talk()
-    story.say(f"given back to the host unencrypted: [bold red]{len(readable)} packets[/]")
+    story.say(f"returned to the host unencrypted: [bold red]{len(readable)} packets[/]")
     if readable:
         story.dump("one of them:", readable[0], SECRET)
     story.result("default mode, pod undiscovered", f"{len(readable)} packets in PLAINTEXT",

@@ -56,9 +56,10 @@ def broken_links(page: Path, text: str) -> list[str]:
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if not target.exists():
-            broken.append(link)
-        elif anchor and anchor not in anchors(target.read_text() if path else text):
+        found = target.exists() and (
+            not anchor or anchor in anchors(target.read_text() if path else text)
+        )
+        if not found:
             broken.append(link)
     return broken
 
@@ -87,9 +88,11 @@ def commands(text: str) -> Iterator[list[str]]:
         for part in re.split(r"\s(?:\|\||&&|[|;])\s", _PROMPT.sub("", line)):
             words = _END_OF_COMMAND.split(part.strip())[0].split()
             for start, word in enumerate(words):
-                named = word.rpartition("/")[2] in {"wgpy", "wireguard-py"}
-                if named and " ".join(words) not in NAMES and (start == 0 or "exec" in words[:start]):
-                    yield [word.rpartition("/")[2], *words[start + 1 :]]
+                program = word.rpartition("/")[2]
+                if program not in {"wgpy", "wireguard-py"} or " ".join(words) in NAMES:
+                    continue
+                if start == 0 or "exec" in words[:start]:
+                    yield [program, *words[start + 1 :]]
 
 
 @cache

@@ -2,7 +2,7 @@
 
 Commands raise `click.ClickException` where they know more than the operating system does;
 everything else ends here.  What is left then is a fault of wgpy: one line as well, and the
-traceback for whoever asks for it (``WGPY_TRACEBACK=1``).
+traceback on request (``WGPY_TRACEBACK=1``).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _fault(error: Exception) -> str:
 
 
 def end_output() -> None:
-    """Write out what is buffered; a reader that left ends the program without a word."""
+    """Write out what is buffered; if the reader has gone, end the program silently."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -75,7 +75,7 @@ def end_output() -> None:
 
 
 def _discard_output() -> None:
-    """Nobody can read it: the interpreter must not try again at its end."""
+    """Nothing reads the output: the interpreter must not flush it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

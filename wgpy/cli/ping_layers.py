@@ -48,7 +48,7 @@ def ping_udp(endpoint: Endpoint | None, mark: int = 0) -> Layer:
         return Layer("UDP", Status.UNCLEAR if trip is None else Status.OK, text, data)
     hint = "check routes, firewall and the endpoint's address"
     if answer.errno == ECONNREFUSED:
-        hint = "nobody listens on this port: check the endpoint, and ListenPort at the peer"
+        hint = "no program listens on this port: check the endpoint, and ListenPort at the peer"
     return Layer("UDP", Status.FAILED, text, data, (hint,))
 
 
@@ -153,7 +153,7 @@ def ping_interface(
     if down := link_is_down(interface):
         session = replace(session, status=Status.FAILED, text=down)
     if session.status is Status.FAILED and echo.status is Status.FAILED:
-        echo = replace(echo, hints=("there is no session to send through",))
+        echo = replace(echo, hints=("no session to send through",))
     return [session, echo]
 
 
@@ -161,7 +161,7 @@ def _peer(interface: str, public_key: PublicKey) -> PeerSnapshot:
     for peer in uapi_client.get(interface).peers:
         if peer.public_key == public_key:
             return peer
-    raise uapi_client.DeviceUnreachable(f"{interface}: the peer was removed meanwhile")
+    raise uapi_client.DeviceUnreachable(f"{interface}: the peer was removed during the test")
 
 
 def _inner_of_host(interface: str, inner: AddressBytes, count: int) -> Layer:
@@ -194,7 +194,7 @@ def _session(peer: PeerSnapshot, lost: Counter[DropReason], wall: int) -> Layer:
     if peer.deadline is not None:
         hints.append(f"next: {peer.deadline.reason} in {peer.deadline.at / NS:.1f} s")
     if age is None:
-        hints.append("there never was a handshake: `wgpy ping FILE.conf` tells likely reasons")
+        hints.append("no handshake so far: `wgpy ping FILE.conf` suggests likely reasons")
         return Layer("WireGuard", Status.FAILED, "no handshake yet", data, tuple(hints))
     text = f"the last handshake was {age // NS} s ago: no session"
     return Layer("WireGuard", Status.FAILED, text, data, tuple(hints))

@@ -42,7 +42,7 @@ class UdpAnswer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Description."""
         return os.strerror(self.errno) if self.errno else "silent, as WireGuard is"
 
 

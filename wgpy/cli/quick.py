@@ -1,7 +1,7 @@
 """Setting a tunnel up and taking it down, with the semantics of wg-quick(8).
 
 The order of `bring_up` is that of the man page: PreUp, interface, keys and peers,
-addresses, MTU, routes, PostUp.  Every step prints the shell command it stands for and
+addresses, MTU, routes, PostUp.  Every step prints the equivalent shell command and
 is entered in the `Ledger`, so that any failure (an interrupt as well) undoes all.
 """
 
@@ -51,7 +51,7 @@ INTERFACE=$1 CONFIG_FILE=$2 hook=$3; set --
 
 
 class QuickError(click.ClickException):
-    """The tunnel could not be set up or taken down; nothing of it is left."""
+    """The tunnel could not be set up or taken down; every step was undone."""
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Tunnel:
     summary: dict[str, Any] = field(default_factory=dict)
 
     def say(self, command: str) -> None:
-        """Show the shell command that the next step stands for."""
+        """Show the shell command that is equivalent to the next step."""
         if not self.quiet:
             click.echo(f"[#] {command}", err=True)
 
@@ -192,7 +192,7 @@ def _undoing(kind: str, arguments: list[Any]) -> str:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """An impatient second Ctrl-C must not stop the undoing half-way."""
+    """A second Ctrl-C must not interrupt the undoing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -307,7 +307,7 @@ def _add_route(tunnel: Tunnel, network: Network, prefix: Prefix, table: int) -> 
 
 
 def take_down(tunnel: Tunnel) -> None:
-    """Undo all that `bring_up` did, going on when a step fails; raises `QuickError` then."""
+    """Undo what `bring_up` did, continuing when a step fails; raises `QuickError` then."""
     if tunnel.ledger.namespace != network_namespace():
         message = f"{tunnel.interface} was set up in another network namespace: take it down there"
         raise QuickError(message)

@@ -51,7 +51,7 @@ def resolve(endpoint: HostPort) -> Endpoint:
 
 
 def retries() -> int:
-    """How often to ask again; negative: for ever.  Raises ClickException."""
+    """Number of retries; negative: for ever.  Raises ClickException."""
     wanted = os.environ.get(VARIABLE, str(RETRIES))
     if wanted == "infinity":
         return -1

@@ -56,7 +56,7 @@ class Ledger:
     def load(cls, interface: str) -> Ledger | None:
         """The ledger of an interface that `wgpy up` made; None when it made none.
 
-        Raises ClickException for a file that is no ledger.
+        Raises ClickException for a file that is not a ledger.
         """
         path = cls.path(interface)
         try:
@@ -64,7 +64,7 @@ class Ledger:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
-            message = f"{path} is damaged: remove it, and undo by hand what it should have listed"
+            message = f"{path} is damaged: remove it, and undo its steps by hand"
             raise click.ClickException(message) from error
 
     def record(self, kind: str, *arguments: Any) -> None:

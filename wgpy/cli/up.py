@@ -38,5 +38,5 @@ def up(conf: str, quiet: bool, as_json: bool) -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """A polite end is an interrupt: what was done so far is undone."""
+    """SIGTERM is an interrupt: what was done so far is undone."""
     raise KeyboardInterrupt
