@@ -28,12 +28,12 @@ INTERRUPTED = "interrupted: the recording is incomplete"
 @click.group()
 def bench() -> None:
     """Measure wgpy and compare it with other WireGuards."""
-    # A benchmark that is told to stop removes its namespaces first, as on Ctrl-C.
+    # A benchmark that gets SIGTERM removes its namespaces first, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def output_options(command: Any) -> Any:
-    """``-o DIR`` and ``--json``, the same for every kind; says first what will be missing."""
+    """``-o DIR`` and ``--json``, the same for every kind; first reports missing extras."""
     out = click.option(
         "-o", "--output", "out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
         help="Folder for result.json, report.html and plots [out/bench/KIND-TIME].",
@@ -78,7 +78,7 @@ def default_folder(kind: str) -> Path:
 
 
 def write_report(recordings: list[Recording], folder: Path) -> None:
-    """``report.html`` and one SVG a plot."""
+    """``report.html`` and one SVG per plot."""
     from benchmarks.plots import draw_all, save
     from benchmarks.report import render
 

@@ -35,7 +35,7 @@ def _complete_interface(
 
 
 def interface_option(function: F) -> F:
-    """``--interface``, which may be left out when this network namespace has just one."""
+    """``--interface``, optional when this network namespace has just one."""
     return click.option(
         "-i",
         "--interface",
@@ -54,7 +54,7 @@ def json_option(function: F) -> F:
 
 @contextmanager
 def asking(interface: str | None) -> Iterator[StrictClient]:
-    """A connection to the data plane; its refusals become messages."""
+    """A connection to the data plane; its errors become messages."""
     try:
         with StrictClient(interface or _only_interface()) as client:
             yield client
@@ -82,7 +82,7 @@ def _only_interface() -> str:
 
 
 def _is_strict(interface: str) -> bool:
-    """Whether the policy is this one; what cannot be asked is left for the error to name."""
+    """Whether the policy is this one; an interface that does not answer counts, for its error."""
     try:
         with StrictClient(interface):
             return True
@@ -272,7 +272,7 @@ def ipcache_match(address: str, interface: str | None, as_json: bool) -> None:
 
 
 def _show_entry(item: list[Any], as_json: bool) -> None:
-    """One line each: half a million of them are printed as they come."""
+    """One line each, printed as they arrive: there may be half a million."""
     prefix, node, identity, encrypt, source = item
     if as_json:
         names = ("prefix", "node", "identity", "encrypt", "source")

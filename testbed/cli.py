@@ -323,7 +323,7 @@ def capture(
         return True
 
     def ready() -> None:
-        held = f"; {output} will hold secret keys" if output else ""
+        held = f"; {output} will contain secret keys" if output else ""
         click.echo(f"capturing, stop with Ctrl-C{held}", err=True)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)

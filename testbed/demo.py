@@ -1,7 +1,7 @@
 """See WireGuard work, and strict mode hold, in under a minute.
 
 `wgpy demo`: real packets between network namespaces, as root or in an unprivileged user
-namespace; where there is no TUN device at all, the same engines in the simulator.
+namespace; without a TUN device, the same engine in the simulator.
 """
 
 from __future__ import annotations

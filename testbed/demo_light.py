@@ -69,7 +69,7 @@ def _ciphertext(story: Story, cluster: Cluster, sniffer: Sniffer) -> None:
     inner = _tap(cluster.namespaces["alpha"], "wg0", target)
     cluster.settle(sniffer)
     outer = _data(sniffer)[before]
-    story.dump("what alpha's tunnel device takes in:", inner, SECRET)
+    story.dump("what alpha's tunnel device receives:", inner, SECRET)
     story.dump(f"what the eavesdropper sees ({outer.packet}):", outer.head[HEADERS:], SECRET)
     readable = SECRET in outer.head
     story.result("the same ping on the underlay", "readable" if readable else "ciphertext",

@@ -38,13 +38,13 @@ class Scene:
         self.target: Address = cluster.topology.pod("beta/server").addresses[0]
 
     def plaintext(self) -> int:
-        """Pod packets in the clear so far."""
+        """Pod packets in plaintext so far."""
         self.cluster.settle(self.sniffer)
         return self.sniffer.count(Kind.POD_TO_POD)
 
 
 def strict_story(story: Story, *, seconds: int = 2) -> None:
-    """Tell the story and leave its results in `story`."""
+    """Run the scenario and store its results in `story`."""
     topology = catalogue.topology_of("leak")
     story.step("Default mode: a pod talks to a pod that its node has not discovered")
     with Cluster.up(topology) as cluster, cluster.sniffer(slots=1 << 17) as sniffer:
@@ -161,7 +161,7 @@ def _dead_data_plane(scene: Scene) -> None:
 
 
 def _throughput(scene: Scene, seconds: int) -> None:
-    """In turns, so that whatever else this machine does meets both alike."""
+    """In turns, so that other load on this machine affects both equally."""
     story, turns = scene.story, 3
     story.step(f"iperf3 from pod to pod, without and with the table, {turns} × {seconds} s each")
     without, with_table = [], []

@@ -104,8 +104,8 @@ class Follower:
             )
         if seen.reserved:
             seen.notes.append(
-                f"reserved bytes are {seen.reserved.hex()}, not zero: Cloudflare WARP writes"
-                " them so, standard WireGuard drops it"
+                f"reserved bytes are {seen.reserved.hex()}, not zero: Cloudflare WARP does"
+                " this, standard WireGuard drops it"
             )
         if seen.kind == TYPE_TRANSPORT:
             self._transport(seen)
@@ -153,18 +153,18 @@ class Follower:
                 break
         else:
             if self._keys.publics:
-                seen.notes.append("mac1 is for nobody whose public key is known")
+                seen.notes.append("mac1 matches no known public key")
         if seen.sender_index is not None:
             remember(self._sent, seen.sender_index, _SentMessage(raw, seen.mac1_of))
         if mac2 == ZERO_MAC or seen.mac1_of is None:
             return
         known = self._cookies.get((seen.mac1_of, seen.source.without_source()))
         if known is None:
-            seen.notes.append("mac2 is set, by a cookie that this capture does not hold")
+            seen.notes.append("mac2 is set, with a cookie that is not in this capture")
         elif self._crypto.mac(known[0], raw[:-MAC_SIZE]) != mac2:
             seen.notes.append("mac2 does not fit the cookie seen before")
         elif seen.at - known[1] >= self._parameters.cookie_lifetime:
-            seen.notes.append("mac2 was made with a cookie that is too old (§5.4.4)")
+            seen.notes.append("mac2 uses an expired cookie (§5.4.4)")
         else:
             seen.notes.append("mac2 fits the cookie seen before")
 

@@ -186,7 +186,7 @@ class Recorder:
         os.fchmod(descriptor, 0o600)
         file = os.fdopen(descriptor, "wb", buffering=1 << 20)
         start = pcapng.section_header(
-            f"wgpy {__version__}", "holds the keys of these tunnels: keep it secret"
+            f"wgpy {__version__}", "contains the keys of these tunnels: keep it secret"
         )
         start += pcapng.interface(RAW, "inner", "what the host sends and receives")
         start += pcapng.interface(RAW, "outer", "what the UDP socket carries")

@@ -50,7 +50,7 @@ def set_dns(ledger: Ledger, say: Callable[[str], None], words: Iterable[str]) ->
         return True
     note(
         f"WARNING: DNS = {', '.join([*servers, *domains])} is NOT set: there is neither resolvconf"
-        " nor systemd-resolved.  Names are asked as before, OUTSIDE the tunnel"
+        " nor systemd-resolved.  Names are still resolved OUTSIDE the tunnel"
         " (apt-get install openresolv)"
     )
     return False

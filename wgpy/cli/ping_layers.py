@@ -109,7 +109,7 @@ def _reasons(probe: Probe, own: PublicKey) -> tuple[str, ...]:
     if drops[DropReason.RESPONSE_INVALID]:
         return ("the peer answered, but its answer does not open: the PresharedKey differs",)
     if probe.refused.errno:
-        return (f"the network says: {probe.refused.text}",)
+        return (f"the network reports: {probe.refused.text}",)
     if probe.cookies:
         return (f"the peer is under load: it sent {probe.cookies} cookie replies; try again",)
     if any(drops.values()):

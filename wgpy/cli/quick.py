@@ -136,7 +136,7 @@ def _refuse_existing(interface: str) -> None:
         raise QuickError(f"interface {interface} is running in another network namespace")
     left = Ledger.load(interface)
     if left is not None and left.namespace == network_namespace():
-        note(f"{interface} went away without `wgpy down`: undoing what was left of it")
+        note(f"{interface} ended without `wgpy down`: undoing its remaining steps")
         for failure in left.undo():
             note(failure)
         left.forget()

@@ -32,7 +32,7 @@ def remarks(
         inside = _holding(peer, prefixes)
         if inside is not None:
             message = (
-                f"Endpoint {peer.endpoint} lies inside AllowedIPs {inside}: the tunnel's own"
+                f"Endpoint {peer.endpoint} is inside AllowedIPs {inside}: the tunnel's own"
                 " datagrams are routed into the tunnel and dropped, unless a more specific"
                 " route leads around it"
             )
