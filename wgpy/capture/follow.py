@@ -11,7 +11,7 @@ so does a session's transport key.  Without keys `sessions` joins what belongs t
 
 Three rules:
 
-* No verdict on bytes that the capture does not hold, nor on what may not be WireGuard.
+* No verdict on bytes that are not in the capture, nor on what may not be WireGuard.
 * A `problem` is something for which a receiver drops the message.  What only the capture or
   the key log lacks is a note.
 * The same datagram captured twice is judged once.
@@ -144,7 +144,7 @@ class Follower:
             self._cookie_reply(seen, message)
 
     def _check_macs(self, seen: Seen) -> None:
-        """Whom mac1 is for, and whether mac2 fits a cookie that we saw (§5.4.4)."""
+        """Which key mac1 is for, and whether mac2 fits a cookie seen before (§5.4.4)."""
         raw = seen.standard
         body, mac1, mac2 = raw[:-_MACS], raw[-_MACS:-MAC_SIZE], raw[-MAC_SIZE:]
         for public in self._keys.publics:
@@ -180,7 +180,7 @@ class Follower:
         if isinstance(opened, Sealed):
             seen.notes.append(opened.reason)
             if before is not None and before.opened is not None:
-                return  # what keys have shown is not replaced by what nobody can check
+                return  # what keys have proved is not replaced by what cannot be checked
         started, notes = self.sessions.initiation(
             seen.frame, seen.at, seen.source, seen.destination, index
         )
@@ -286,7 +286,7 @@ class Follower:
             seen.problems.append(DropReason.COOKIE_INVALID)
             return
         seen.sender = sent.recipient
-        # The cookie is for whoever sent that message: the address this reply goes to.
+        # The cookie is for the sender of that message: the address this reply goes to.
         place = sent.recipient, seen.destination.without_source()
         remember(self._cookies, place, (cookie, seen.at))
         seen.notes.append("cookie opens")

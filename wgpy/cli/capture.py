@@ -17,7 +17,7 @@ from wgpy.cli.common import complete_interface, json_option
 from wgpy.control.client import ControlClient
 
 INTERVAL: Final = 0.5
-"""Seconds between two looks at the counts."""
+"""Seconds between two polls of the counts."""
 
 
 @click.command()

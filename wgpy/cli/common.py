@@ -36,9 +36,9 @@ def complete_interface(
 
 
 def link_is_down(interface: str) -> str:
-    """What is wrong and the fix when the interface's link is down; empty when it is up.
+    """The problem and the fix if the interface's link is down; empty if it is up.
 
-    Empty as well for an interface that is not in this network namespace.
+    Also empty for an interface that is not in this network namespace.
     """
     try:
         up = link_state(interface).up

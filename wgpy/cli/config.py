@@ -51,7 +51,7 @@ def check(file: Path, as_json: bool) -> None:
 
 
 def read_text(file: Path) -> str:
-    """The file's text; a byte that is not UTF-8 (in a comment, say) is kept as it is."""
+    """The file's text; a byte that is not UTF-8 (in a comment, say) is kept unchanged."""
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
@@ -79,7 +79,7 @@ def _tables_of(text: str) -> dict[str, int]:
 
 
 def as_dict(problem: Problem) -> dict[str, Any]:
-    """A problem as JSON shows it."""
+    """A problem as JSON."""
     return {
         "line": problem.line,
         "column": problem.column,

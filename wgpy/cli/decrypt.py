@@ -1,4 +1,4 @@
-"""`wgpy decrypt`: read a capture, open what the keys open, and say what is wrong."""
+"""`wgpy decrypt`: read a capture, decrypt it with the available keys, and report problems."""
 
 from __future__ import annotations
 

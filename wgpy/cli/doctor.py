@@ -1,7 +1,7 @@
-"""`wgpy doctor`: what works on this machine for this user, and what to do about the rest.
+"""`wgpy doctor`: what works on this machine for this user, and how to fix the rest.
 
-Each check tries the thing itself instead of reading a version: the TUN device is opened, the
-offload is asked for, a namespace is made.  Nothing stays behind.
+Each check tries the feature instead of reading a version: it opens the TUN device, requests
+the offload, creates a namespace.  It leaves nothing behind.
 """
 
 from __future__ import annotations

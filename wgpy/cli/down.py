@@ -1,4 +1,4 @@
-"""`wgpy down`: a tunnel away, with everything that `wgpy up` did for it."""
+"""`wgpy down`: remove a tunnel, with everything that `wgpy up` did for it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _filters(interface: str) -> list[tuple[str, str]]:
 
 
 def _iptables_rules(interface: str) -> list[tuple[str, str]]:
-    """The same where wg-quick found no nft: rules with its comment, turned into deletions."""
+    """The same if wg-quick found no nft: rules with its comment, turned into deletions."""
     found = []
     for program in ("iptables", "ip6tables"):
         if shutil.which(f"{program}-save") is None:

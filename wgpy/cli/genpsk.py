@@ -1,4 +1,4 @@
-"""`wgpy genpsk`: a new preshared key, as `wg genpsk`."""
+"""`wgpy genpsk`: a new preshared key, like `wg genpsk`."""
 
 from __future__ import annotations
 

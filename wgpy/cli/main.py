@@ -1,8 +1,8 @@
-"""The `wgpy` program: finds its commands by name and imports only the one that is asked for.
+"""The `wgpy` program: finds its commands by name and imports only the requested one.
 
 Commands of this package are listed in `COMMANDS`; those of the packages above join
-through the entry points of group ``wgpy.commands``.  Exit codes: 0 done, 1 it failed,
-2 the command line was wrong.
+through the entry points of group ``wgpy.commands``.  Exit codes: 0 success, 1 failure,
+2 a wrong command line.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _plugin_help(point: EntryPoint) -> str:
     except (ImportError, OSError, SyntaxError, ValueError):
         return f"(cannot be loaded: {point.module})"
     line = (docstring or f"From package {point.module.partition('.')[0]}.").partition("\n")[0]
-    # A module may open with the command that it is: its name stands on the left already.
+    # A module may open with the command that it is: its name is already on the left.
     line = line.removeprefix(f"`wgpy {point.name}`: ")
     return line[:1].upper() + line[1:]
 
@@ -119,7 +119,7 @@ class LazyGroup(click.Group):
             end_output()
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """As click: options of the program itself (`--version`) act in here."""
+        """As click: options of the program itself (`--version`) take effect in here."""
         with in_one_line():
             return super().make_context(*args, **kwargs)
 

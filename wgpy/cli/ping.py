@@ -1,7 +1,7 @@
-"""`wgpy ping`: where the way to a peer is broken: UDP, WireGuard or the inner network.
+"""`wgpy ping`: where the path to a peer is broken: UDP, WireGuard or the inner network.
 
-With a configuration file the test is made by an engine in this process and needs no
-root.  With a running interface the tunnel itself is tested, and its counters tell why.
+With a configuration file an engine in this process makes the test, which does not need
+root.  With a running interface the tunnel itself is tested, and its counters show why.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _choose(peers: list[_Peer], wanted: str | None, inner: AddressBytes | None) 
 
 
 def _refuse_running(config: Config, force: bool) -> None:
-    """A test with the key of a running interface would take that interface's session over."""
+    """A test with the key of a running interface would take over that interface's session."""
     if config.private_key is None:
         raise click.ClickException("the file has no PrivateKey, which a handshake needs")
     if force:

@@ -65,7 +65,7 @@ def _ask_host(endpoint: Endpoint, mark: int) -> tuple[str, int | None]:
     return f"host answers in {milliseconds(trip)}", trip
 
 
-# --- by a process of its own ----------------------------------------------------------
+# --- by an engine in this process ------------------------------------------------------
 
 
 def ping_config(
@@ -104,7 +104,7 @@ def _no_handshake(probe: Probe, own: PublicKey, timeout: float) -> Layer:
 
 
 def _reasons(probe: Probe, own: PublicKey) -> tuple[str, ...]:
-    """Why no handshake came about, the certain reasons alone if there are any."""
+    """Why there was no handshake: only the certain reasons, if there are any."""
     drops = probe.drops
     if drops[DropReason.RESPONSE_INVALID]:
         return ("the peer answered, but its answer does not open: the PresharedKey differs",)
@@ -142,7 +142,7 @@ def _inner_of_probe(probe: Probe, config: Config, inner: AddressBytes | None, co
 def ping_interface(
     interface: str, public_key: PublicKey, inner: AddressBytes | None, count: int
 ) -> list[Layer]:
-    """WireGuard and inner IP through the interface; its counters tell what happened."""
+    """WireGuard and inner IP through the interface; its counters show what happened."""
     before = _peer(interface, public_key)
     if inner is None:
         echo = Layer("inner IP", Status.SKIPPED, _NO_TARGET)

@@ -1,4 +1,4 @@
-"""`wgpy show`: what `wg show` tells, plus timers and drops, for any UAPI socket.
+"""`wgpy show`: the output of `wg show`, plus timers and drops, for any UAPI socket.
 
 Secrets are hidden; as with `wg`, ``WG_HIDE_KEYS=never`` in the environment shows them,
 and the fields ``private-key``, ``preshared-keys`` and ``dump`` are there for scripts.
@@ -64,7 +64,7 @@ def show(
 
 
 def _page(text: str, as_json: bool) -> None:
-    """One look of --watch: a fresh screen on a terminal, the next line or paragraph in a pipe."""
+    """One output of --watch: in place on a terminal, the next line or paragraph in a pipe."""
     if as_json or not sys.stdout.isatty():
         click.echo(text)
     else:
@@ -73,7 +73,7 @@ def _page(text: str, as_json: bool) -> None:
 
 
 def _text(interface: str, field: str | None, as_json: bool, *, compact: bool) -> str:
-    """What is asked for, as it is now; JSON on one line where more will follow."""
+    """The current output; JSON on one line if more will follow."""
     indent = None if compact else 2
     if interface == "interfaces":
         names = interfaces()

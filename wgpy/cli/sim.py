@@ -1,4 +1,4 @@
-"""`wgpy sim`: play named scenarios in virtual time and see every message with its reason."""
+"""`wgpy sim`: run named scenarios in virtual time and show every message with its reason."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def sim(
 ) -> None:
     """Run scenarios in virtual time: hours of a tunnel in milliseconds.
 
-    Without a name the scenarios are listed; `all` plays every one.  The same seed gives
-    the same run.  The exit code is 1 when a check fails.
+    Without a name it lists the scenarios; `all` runs every one.  The same seed gives the
+    same run.  The exit code is 1 when a check fails.
     """
     if not names:
         _list(as_json)

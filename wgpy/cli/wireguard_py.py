@@ -46,7 +46,7 @@ class Log:
         self.level = level
 
     def error(self, text: str) -> None:
-        """What the person at the machine should know."""
+        """For messages that the user should see."""
         if self.level >= 1:
             self._write("ERROR", text)
 
@@ -56,7 +56,7 @@ class Log:
             self._write("NOTE", text)
 
     def verbose(self, text: str) -> None:
-        """What happens, as it happens."""
+        """For a log of events."""
         if self.level >= 2:
             self._write("DEBUG", text)
 
@@ -281,7 +281,7 @@ def _go_to_background(*, keep_output: bool) -> None:
     for fd in (0,) if keep_output else (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
-    # A closed terminal must not end the tunnel, half-way through.
+    # Closing the terminal must not end the tunnel.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
