@@ -1,8 +1,8 @@
-"""Who used the processor: our measured processes, and everybody else.
+"""Who used the processor: the measured processes, and all others.
 
 One pass over ``/proc/*/stat`` gives a `Snapshot`; the difference of two gives the time of
 a process tree (children included, reaped or alive) and the time *foreign* processes took.
-Kernel threads count as nobody's: they work for the traffic we measure.
+Kernel threads count for neither: they work for the measured traffic.
 
 Invariant: CPU time never gets lost between two snapshots when a child ends, because the
 parent's reaped-children time takes it over.
@@ -22,7 +22,7 @@ DISTURBED_SHARE = 0.05
 """Above this share of the machine for others, a measurement counts as disturbed."""
 
 RESOLUTION = 0.04
-"""Seconds below which foreign time cannot be told from the ticks' rounding."""
+"""Seconds below which foreign time cannot be distinguished from the rounding of ticks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """What others took: seconds, the share of the machine, and the busiest of them."""
+    """The CPU time of others: seconds, the share of the machine, and the busiest of them."""
 
     seconds: float
     share: float
@@ -108,7 +108,7 @@ class Foreign:
 
     @property
     def words(self) -> str:
-        """Who disturbed and how much; empty when nobody did."""
+        """Which processes disturbed and how much; empty if none did."""
         if not self.disturbed:
             return ""
         most = f", most of it {self.busiest}" if self.busiest else ""
@@ -138,7 +138,7 @@ def parse_machine(text: str) -> tuple[float, float, int]:
 
 
 def snapshot(at: float, root: Path = Path("/proc")) -> Snapshot:
-    """Read it all now; `at` is the caller's monotonic clock in seconds."""
+    """Read everything now; `at` is the caller's monotonic clock in seconds."""
     processes: dict[int, Process] = {}
     for entry in root.iterdir():
         if entry.name.isdigit():
@@ -152,10 +152,10 @@ def snapshot(at: float, root: Path = Path("/proc")) -> Snapshot:
 
 
 def foreign(before: Snapshot, after: Snapshot, own: int) -> Foreign:
-    """What processes outside the tree of `own` took between two snapshots.
+    """CPU time of processes outside the tree of `own` between two snapshots.
 
     The greater of two views counts: the sum over visible foreign processes, and the
-    machine's busy time that neither ours nor kernel threads explain (it also sees
+    machine's busy time that neither our processes nor kernel threads explain (it also sees
     processes of other containers).  Time stolen by the hypervisor comes on top.
     """
     elapsed = max(after.at - before.at, 1e-9)
@@ -199,5 +199,5 @@ def reset_peak_rss(pid: int, root: Path = Path("/proc")) -> None:
     for member in snapshot(0.0, root).members(pid):
         try:
             (root / str(member) / "clear_refs").write_text("5")
-        except OSError:  # ended meanwhile, or a kernel without it: the peak since its start
+        except OSError:  # already ended, or a kernel without it: the peak since its start
             continue

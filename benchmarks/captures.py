@@ -1,4 +1,4 @@
-"""`wgpy decrypt` beside tshark: one capture with its keys, read by both in turn.
+"""Compares `wgpy decrypt` with tshark: one capture with its keys, read by both in turn.
 
 The capture is made by two engines in memory, so the same seed gives the same bytes.
 """

@@ -1,6 +1,6 @@
-"""Measure wgpy, and any other WireGuard beside it.
+"""Measure wgpy and compare it with other WireGuards.
 
-Each command imports what it runs when it runs: ``wgpy --help`` must not pay for plots.
+Each command imports its code when it runs, so that ``wgpy --help`` stays fast.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ INTERRUPTED = "interrupted: the recording is incomplete"
 
 @click.group()
 def bench() -> None:
-    """Measure wgpy, and any other WireGuard beside it."""
-    # A benchmark that is told to stop removes its namespaces first, as on Ctrl-C.
+    """Measure wgpy and compare it with other WireGuards."""
+    # A benchmark that gets SIGTERM removes its namespaces first, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def output_options(command: Any) -> Any:
-    """``-o DIR`` and ``--json``, the same for every kind; says first what will be missing."""
+    """``-o DIR`` and ``--json``, the same for every kind; first reports missing extras."""
     out = click.option(
         "-o", "--output", "out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
         help="Folder for result.json, report.html and plots [out/bench/KIND-TIME].",
@@ -78,7 +78,7 @@ def default_folder(kind: str) -> Path:
 
 
 def write_report(recordings: list[Recording], folder: Path) -> None:
-    """``report.html`` and one SVG a plot."""
+    """``report.html`` and one SVG per plot."""
     from benchmarks.plots import draw_all, save
     from benchmarks.report import render
 
@@ -92,7 +92,7 @@ def write_report(recordings: list[Recording], folder: Path) -> None:
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def decrypt(frames: int, rounds: int, as_json: bool) -> None:
-    """`wgpy decrypt` beside tshark on one capture, interleaved."""
+    """Compare `wgpy decrypt` with tshark on one capture, interleaved."""
     import shutil
     import subprocess
     import tempfile
@@ -123,8 +123,8 @@ def decrypt(frames: int, rounds: int, as_json: bool) -> None:
 @click.option("--impl", "implementations", multiple=True, metavar="NAME|NAME=PATH",
               help="What to measure, repeatable: none, kernel, wireguard-go, wgpy, "
               "'wgpy --turbo', 'wgpy --no-offload', or LABEL=PATH of any compatible program "
-              "[all that this host offers].")  # fmt: skip
-@click.option("--quick", is_flag=True, help="Seconds instead of an hour; figures not to quote.")
+              "[all available on this host].")  # fmt: skip
+@click.option("--quick", is_flag=True, help="Seconds instead of an hour; rough figures.")
 @click.option("--repetitions", type=click.IntRange(1), help="[5; quick 1]")
 @click.option("--seconds", type=click.FloatRange(1), help="Length of each load [5; quick 1].")
 @click.option("--pinning", type=click.Choice(["free", "pinned", "both"]),
@@ -134,7 +134,7 @@ def decrypt(frames: int, rounds: int, as_json: bool) -> None:
               help="The cores of the two ends when pinned.")  # fmt: skip
 @click.option("--load", "loads", multiple=True, metavar="NAME",
               help="Only these loads, repeatable [all].")  # fmt: skip
-@click.option("--tries", type=click.IntRange(1), help="Attempts at a disturbed one [3; quick 1].")
+@click.option("--tries", type=click.IntRange(1), help="Attempts when disturbed [3; quick 1].")
 @click.option("--congestion", help="TCP congestion control [bbr where the kernel has it].")
 @click.option("--mtu", default=1420, show_default=True, help="MTU inside the tunnel.")
 @output_options
@@ -199,7 +199,7 @@ def system_options(
 
 
 def parse_implementations(texts: tuple[str, ...]) -> tuple[Implementation, ...]:
-    """What ``--impl`` names, all that the host offers when it is not given; click's errors."""
+    """What ``--impl`` names (default: all that the host offers); raises click's errors."""
     from benchmarks import implementations as known
 
     try:
@@ -224,8 +224,8 @@ def _two_cores(text: str, needed: bool) -> tuple[int, int]:
 
 
 @bench.command()
-@click.option("--quick", is_flag=True, help="A minute instead of ten; figures not to quote.")
-@click.option("--only", default="", metavar="TEXT", help="Only cases whose name holds this.")
+@click.option("--quick", is_flag=True, help="A minute instead of ten; rough figures.")
+@click.option("--only", default="", metavar="TEXT", help="Only cases whose name contains this.")
 @output_options
 def micro(quick: bool, only: str, out: Path | None, as_json: bool) -> None:
     """Single operations, per crypto backend, timed by pyperf."""
@@ -247,7 +247,7 @@ def micro(quick: bool, only: str, out: Path | None, as_json: bool) -> None:
 
 
 @bench.command()
-@click.option("--quick", is_flag=True, help="Seconds instead of minutes; figures not to quote.")
+@click.option("--quick", is_flag=True, help="Seconds instead of minutes; rough figures.")
 @output_options
 def pipeline(quick: bool, out: Path | None, as_json: bool) -> None:
     """The packet path in memory: packets and bytes per CPU second."""
@@ -260,10 +260,10 @@ def pipeline(quick: bool, out: Path | None, as_json: bool) -> None:
 
 
 @bench.command()
-@click.option("--quick", is_flag=True, help="Less time; figures not to quote.")
+@click.option("--quick", is_flag=True, help="Less time; rough figures.")
 @output_options
 def profile(quick: bool, out: Path | None, as_json: bool) -> None:
-    """Where the packet path's time goes, function by function, in memory."""
+    """Where the packet path spends its time, by function, in memory."""
     from benchmarks import profiling
     from benchmarks.progress import lines
 
@@ -272,7 +272,7 @@ def profile(quick: bool, out: Path | None, as_json: bool) -> None:
 
 
 @bench.command()
-@click.option("--quick", is_flag=True, help="Short curves and seconds; figures not to quote.")
+@click.option("--quick", is_flag=True, help="Short curves and seconds; rough figures.")
 @click.option("--impl", "implementations", multiple=True, metavar="NAME|NAME=PATH",
               help="For the floods, as with `system` [wireguard-go and wgpy].")  # fmt: skip
 @click.option("--floods/--no-floods", default=True,
@@ -308,20 +308,20 @@ def scale(
 
 
 @bench.command()
-@click.option("--quick", is_flag=True, help="Short curves and seconds; figures not to quote.")
+@click.option("--quick", is_flag=True, help="Short curves and seconds; rough figures.")
 @click.option("--tunnels/--no-tunnels", default=True,
               help="Whole tunnels with and without the table (root).")  # fmt: skip
-@click.option("--repetitions", type=click.IntRange(1), help="New tunnels [5; quick 1].")
+@click.option("--repetitions", type=click.IntRange(1), help="Number of new tunnels [5; quick 1].")
 @click.option("--passes", type=click.IntRange(1),
               help="Pairs of each load on the same tunnels [6; quick 1].")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(1), default=1.0, show_default=True,
               help="Length of each load.")  # fmt: skip
 @click.option("--load", "loads", multiple=True, metavar="NAME",
               help="Only these loads, repeatable [those with a target, and ping].")  # fmt: skip
-@click.option("--tries", type=click.IntRange(1), help="Attempts at a disturbed one [2; quick 1].")
+@click.option("--tries", type=click.IntRange(1), help="Attempts when disturbed [2; quick 1].")
 @output_options
 def strict(quick: bool, tunnels: bool, out: Path | None, as_json: bool, **chosen: Any) -> None:
-    """What the strict table in front costs: lookups, loading, memory, throughput."""
+    """Cost of the strict table: lookups, loading, memory, throughput."""
     from benchmarks import strict as table
     from benchmarks.progress import Progress, lines
 
@@ -366,7 +366,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @bench.command()
 @click.argument("before", type=FILE)
 @click.argument("after", type=FILE)
-@click.option("--details", is_flag=True, help="Each end's user and system time too.")
+@click.option("--details", is_flag=True, help="Also show each end's user and system time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def compare(before: Path, after: Path, details: bool, as_json: bool) -> None:
     """Ratios between two recordings, with their spread."""
@@ -399,10 +399,10 @@ def not_a_recording(_context: Any, _option: Any, value: Path | None) -> Path | N
               callback=not_a_recording,
               help="Write one page, or the plots as SVG files into a folder, instead of printing "
               "tables.")  # fmt: skip
-@click.option("--details", is_flag=True, help="Each end's user and system time too.")
+@click.option("--details", is_flag=True, help="Also show each end's user and system time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the recordings as JSON.")
 def report(files: tuple[Path, ...], output: Path | None, details: bool, as_json: bool) -> None:
-    """Show recordings: tables here, or one HTML page, or plots."""
+    """Show recordings as tables, as one HTML page or as plots."""
     is_page = output is not None and output.suffix == ".html"
     absent = missing("matplotlib")
     if absent and output is not None:
@@ -435,7 +435,7 @@ def report(files: tuple[Path, ...], output: Path | None, details: bool, as_json:
 @click.argument("files", type=FILE, nargs=-1, required=True)
 @click.option("--page", type=FILE, default=Path("docs/performance.md"), show_default=True,
               help="The page to fill.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print what was left as it was as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was left unchanged as JSON.")
 def docs(files: tuple[Path, ...], page: Path, as_json: bool) -> None:
     """Write the figures of recordings into a page, between its markers."""
     from benchmarks.docs import PageError, fill

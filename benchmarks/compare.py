@@ -1,8 +1,8 @@
 """Two recordings side by side: ratios with their spread, and whether they are more than noise.
 
-Two runs never share a machine's mood, so a ratio between them is only an indication.
-Where both runs measured the baseline, the last column compares each value over the
-baseline *of its own run*: that is the one to believe.
+The state of the machine differs between runs, so a ratio between them is only an indication.
+If both runs measured the baseline, the last column relates each value to the baseline *of
+its own run*: trust that column.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Lost(RuntimeError):
-    """A path gave back less than it was given: its speed means nothing."""
+    """A path returned less than it was given: its speed means nothing."""
 
 
 def cost(
@@ -38,7 +38,7 @@ def cost(
 
 @contextmanager
 def set_aside() -> Iterator[None]:
-    """What lives by now is not looked at by the collector meanwhile.
+    """Inside, the collector ignores objects that exist already.
 
     With half a million entries in memory each `no_collector` would otherwise walk all of
     them before it lets a few milliseconds of work be timed.
@@ -53,7 +53,7 @@ def set_aside() -> Iterator[None]:
 
 @contextmanager
 def no_collector() -> Iterator[None]:
-    """Collect garbage now and not meanwhile: preparation's garbage is not the step's."""
+    """Collect garbage now and not inside: the garbage of the preparation is not the step's."""
     gc.collect()
     gc.disable()
     try:

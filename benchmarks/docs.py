@@ -1,7 +1,7 @@
 """Measured tables written into a Markdown page, between markers that name them.
 
 ``<!-- figures: NAME -->`` and ``<!-- end of figures -->`` enclose what this module
-writes, so that every number of the page comes from a recording and none from a hand.
+writes, so that every number of the page comes from a recording.
 Names: ``targets``, ``headline`` (those in a few lines), ``environment``, a recording's
 kind for all of its tables, and ``system-free``, ``system-pinned``, ``system-plain`` (what
 no setting applies to) for one.
@@ -22,7 +22,7 @@ _BLOCK = re.compile(
 
 
 class PageError(ValueError):
-    """The page has no place for figures."""
+    """The page has no markers for figures."""
 
 
 def fill(page: str, recordings: Sequence[Recording]) -> tuple[str, list[str]]:
@@ -53,7 +53,7 @@ def _blocks(recordings: Sequence[Recording]) -> dict[str, str]:
     machines = []
     for recording in recordings:
         tables = result_tables(recording)
-        # A second recording of a kind looks closer at a part of it, and stands below.
+        # A second recording of a kind has more detail on a part of it, and is placed below.
         before = [texts[recording.kind]] if recording.kind in texts else []
         texts[recording.kind] = "\n".join((*before, *(_titled(table) for table in tables)))
         for setting in recording.settings():

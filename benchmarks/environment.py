@@ -47,7 +47,7 @@ def tools() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the source tree, with ``+changes`` when it differs; empty outside of one."""
+    """The commit of the source tree, with ``+changes`` when it differs; empty elsewhere."""
     here = str(Path(__file__).parent)
     found = _first_line(["git", "-C", here, "rev-parse", "HEAD"])
     if not found:
@@ -73,7 +73,7 @@ def device(end: End, interface: str) -> dict[str, Any]:
 
 
 def versions(implementations: list[Implementation]) -> dict[str, str]:
-    """What each program says about itself, by name."""
+    """The version that each program reports, by name."""
     return {i.name: i.version() for i in implementations if i.command}
 
 

@@ -1,7 +1,7 @@
 """Whole tunnels under a flood of handshake initiations, every implementation in turn.
 
 * ``initiations.goodput`` over initiations per second: one TCP flow through an
-  established tunnel while initiations with a valid mac1 (and nothing behind it) arrive.
+  established tunnel while initiations with a valid mac1 (otherwise invalid) arrive.
 * ``bad-mac1.cpu_per_datagram``: CPU time of the daemon for each refused datagram, with
   nothing else to do.  Datagrams that its socket lost are not counted as refused.
 """
@@ -29,7 +29,7 @@ REFUSED_RATE = 30_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`tries` attempts at what other load disturbed."""
+    """`tries` attempts at a measurement that other load disturbed."""
 
     implementations: tuple[Implementation, ...]
     repetitions: int = 5

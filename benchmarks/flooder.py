@@ -1,8 +1,8 @@
-"""A sender of handshake initiations that mean nothing, at a steady rate.
+"""A sender of invalid handshake initiations, at a steady rate.
 
 ``python -m benchmarks.flooder HOST PORT RATE KIND PUBLIC-KEY`` runs in a namespace of a
 lab until its standard input closes, then prints how many datagrams it sent.  KIND is
-``good-mac1`` (the sender knows whom it writes to; the rest is garbage) or ``bad-mac1``.
+``good-mac1`` (for the right public key; the rest is garbage) or ``bad-mac1``.
 Only the standard library is imported: starting must be quick, and nothing of wgpy's own
 code may help the attacker.
 """
@@ -39,7 +39,7 @@ def initiations(kind: str, public_key: bytes) -> list[bytes]:
 def flood(target: tuple[str, int], rate: float, datagrams: list[bytes]) -> int:
     """Send until stdin closes; returns how many left the socket.
 
-    What a busy machine prevented is caught up with, a tenth of a second at most.
+    It catches up after a busy machine delayed it, by at most a tenth of a second.
     """
     sent, credit, last = 0, 0.0, time.monotonic()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

@@ -23,18 +23,18 @@ BASELINE = "wireguard-go"
 
 
 TURBO = "wgpy --turbo"
-"""The compiled path, measured beside the interpreted one."""
+"""The compiled path, measured together with the interpreted one."""
 
 
 class ImplementationError(ValueError):
-    """The name or path gives nothing that can be started."""
+    """The name or path does not name a program that can be started."""
 
 
 class Kind(Enum):
     """How an end is set up."""
 
     NONE = "none"
-    """No tunnel: the bare veth pair, the ceiling of the machine."""
+    """No tunnel: the bare veth pair, the upper limit of the machine."""
     USERSPACE = "userspace"
     KERNEL = "kernel"
 
@@ -49,7 +49,7 @@ class Implementation:
 
     @property
     def shown(self) -> str:
-        """The command; a built-in's without its folder, which is only this machine's."""
+        """The command; a built-in's without its folder, which differs between machines."""
         if not self.command:
             return ""
         program, *arguments = self.command
@@ -57,7 +57,7 @@ class Implementation:
         return shlex.join([Path(program).name if builtin else program, *arguments])
 
     def version(self) -> str:
-        """What the program says about itself, first line; empty when it says nothing."""
+        """The first line of the program's version output; empty if there is none."""
         if self.kind is not Kind.USERSPACE:
             return ""
         try:
@@ -99,7 +99,7 @@ def parse(text: str) -> Implementation:
 
 
 def own_program() -> str:
-    """`wireguard-py` beside the running interpreter, or on the path."""
+    """`wireguard-py` next to the running interpreter, or on the path."""
     beside = Path(sys.executable).with_name("wireguard-py")
     return str(beside) if beside.exists() else _program("wireguard-py")
 
@@ -127,7 +127,7 @@ def turbo_installed() -> bool:
 
 
 def defaults() -> list[Implementation]:
-    """All that this host offers, the bare link first."""
+    """Everything available on this host, the bare link first."""
     found = []
     for text in ("none", "kernel", BASELINE, "wgpy", TURBO, "wgpy --no-offload"):
         if text == "kernel" and not kernel_available():

@@ -2,7 +2,7 @@
 
 The namespaces are the testbed's (`testbed.namespaces`), and end with the context, whatever
 happened, SIGKILL of this program included.  Interface names carry one random prefix, as the
-folder of the UAPI sockets is shared.  What the tunnel is belongs to `tunnel`.
+folder of the UAPI sockets is shared.  `tunnel` sets up the tunnel.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SYSCTL = Path("/proc/sys/net/ipv4")
 
 
 class LabError(RuntimeError):
-    """A command of the set-up failed; the text holds the command and what it said."""
+    """A command of the set-up failed; the text has the command and its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def run(command: Sequence[str], *, input: str | None = None) -> str:
 
 
 def stop(process: subprocess.Popen[str], grace: float = 3.0) -> None:
-    """End a process we started: politely, then not; reaps it and closes its pipes."""
+    """End a process we started: SIGTERM, then SIGKILL; reaps it and closes its pipes."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:

@@ -2,7 +2,7 @@
 
 A load returns measures; what one is called is its unit's business (``goodput`` in bit/s,
 ``received`` in 1/s, times in s, sizes in B).  "GB" is 10^9 bytes received, "packet" a
-datagram received: work on what was lost on the way is part of the price.
+datagram received, so the figures include the work on lost packets.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def udp_highest(lab: Lab, effort: Effort, *, size: int) -> Outcome:
 def highest_rate(trial: Callable[[float], iperf.Udp], trials: int) -> iperf.Udp | None:
     """Search in `trials` trials (the first at full speed); None when none was good enough.
 
-    Up by half while it goes well, then bisection on the logarithm of the rate.  A rate is
-    too high when it lost twice: one hiccup of the machine must not decide.  When the
+    Up by half while nothing is lost, then bisection on the logarithm of the rate.  A rate is
+    too high if it lost twice, so that a single disturbance does not decide.  When the
     sender cannot offer what is asked, its own limit is the answer.
     """
     full = trial(0)

@@ -1,7 +1,7 @@
-"""A TUN device and a UDP socket in memory, as the batch path wants to see them.
+"""A TUN device and a UDP socket in memory, for the batch path.
 
-They hand over what was queued with one copy, as a system call would, and count what
-comes back; nothing is delivered anywhere.
+They return queued packets with one copy, as a system call would, and count what they get;
+nothing is delivered.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one load costs: processor time and peak memory of each end, and who disturbed it.
+"""The cost of one load: processor time and peak memory of each end, and disturbances.
 
 `metered` measures one load on a lab; `watched` only says whether others disturbed a part
 of a run that has no lab.
@@ -57,7 +57,7 @@ def metered(lab: Lab) -> Iterator[Usage]:
 
 @contextlib.contextmanager
 def watched(recording: Recording, what: str) -> Iterator[None]:
-    """A note in `recording` when others used much of the machine meanwhile.
+    """A note in `recording` if others used much of the machine inside.
 
     CPU time stays CPU time then, but caches and clock speed are shared.
     """

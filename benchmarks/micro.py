@@ -1,4 +1,4 @@
-"""Single operations, timed by pyperf in processes of their own.
+"""Single operations, timed by pyperf in separate processes.
 
 ``python -m benchmarks.micro`` is a pyperf program (all of its options work, ``--only``
 selects cases by a part of their name); ``wgpy bench micro`` runs it and turns its file
@@ -30,7 +30,7 @@ class MicroError(RuntimeError):
 
 
 def measure(*, quick: bool, only: str, said: Callable[[str], None]) -> Recording:
-    """Run all cases whose name holds `only`; `said` gets pyperf's lines as they come."""
+    """Run all cases whose name contains `only`; `said` gets pyperf's lines as they come."""
     recording = Recording("micro", environment(), {"quick": quick, "only": only})
     with watched(recording, "operations"), tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "pyperf.json"
@@ -74,7 +74,7 @@ def main() -> None:
     import pyperf
 
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="", help="only cases whose name holds this")
+    parser.add_argument("--only", default="", help="only cases whose name contains this")
 
     def pass_on(command: list[str], arguments: argparse.Namespace) -> None:
         command.extend(("--only", arguments.only) if arguments.only else ())

@@ -1,6 +1,6 @@
 """What `micro` times: a name ``WHAT/IMPLEMENTATION``, a statement, and how to set it up.
 
-Inputs that an implementation might remember (keys, addresses) are drawn anew in each
+Inputs that an implementation might cache (keys, addresses) are drawn again in each
 round where the real path would see new ones.
 """
 

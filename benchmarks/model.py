@@ -36,7 +36,7 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One number.  `foreign` is the share of the machine others used meanwhile (0 to 1)."""
+    """One number.  `foreign` is the share of the machine that others used (0 to 1)."""
 
     figure: str
     unit: str
@@ -70,7 +70,7 @@ class Distribution:
 
 OWN_PROGRAM: Final = "wireguard-py"
 _VERSION: Final = re.compile(r"\d+(\.\d+)+[\w.+-]*")
-"""The version in what a program says of itself (`--version`)."""
+"""The version in a program's `--version` output."""
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class Recording:
     def label(self, name: str) -> str:
         """The name of an implementation for tables and plots: a rival's with its version.
 
-        A figure of "wireguard-go" says nothing without it: the builds differ by a factor of five.
+        A figure of "wireguard-go" is meaningless without it: the builds differ by a factor of five.
         """
         said = self.environment.get("implementations", {}).get(name, "")
         version = _VERSION.search(said)
@@ -138,7 +138,7 @@ class Recording:
         """The file's text."""
         parts = []
         for key, value in {"format": FORMAT, **asdict(self)}.items():
-            if isinstance(value, list) and value:  # One item a line: small, and it can be diffed.
+            if isinstance(value, list) and value:  # One item per line: small, and it can be diffed.
                 text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
             else:
                 text = json.dumps(value, indent=1).replace("\n", "\n ")
@@ -146,7 +146,7 @@ class Recording:
         return "{\n" + ",\n".join(parts) + "\n}\n"
 
     def save(self, path: Path) -> None:
-        """Write the file whole or not at all."""
+        """Write the file atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
         partial.write_text(self.to_json())
@@ -154,9 +154,9 @@ class Recording:
 
 
 def usable(samples: Sequence[Sample]) -> list[Sample]:
-    """One sample a repetition: the first undisturbed attempt, or else the least disturbed.
+    """One sample per repetition: the first undisturbed attempt, or else the least disturbed.
 
-    Choosing by disturbance and never by value keeps the choice from favouring anybody.
+    Choosing by disturbance and never by value avoids a bias.
     """
     attempts: dict[int, list[Sample]] = {}
     for sample in samples:

@@ -1,4 +1,4 @@
-"""SVG plots of recordings, readable on light and dark ground.
+"""SVG plots of recordings, readable on light and dark backgrounds.
 
 matplotlib draws text and axes in one ink colour, which is replaced by ``currentColor``,
 so that a plot inside a page takes the page's ink.  Text stays text (no glyph outlines).
@@ -53,7 +53,7 @@ def draw_all(recordings: Sequence[Recording]) -> list[Plot]:
 
 
 def save(plots: Sequence[Plot], folder: Path) -> None:
-    """One SVG file a plot."""
+    """One SVG file per plot."""
     folder.mkdir(parents=True, exist_ok=True)
     for plot in plots:
         (folder / f"{plot.name}.svg").write_text(standalone(plot.svg))
@@ -90,7 +90,7 @@ def _setting_plots(recording: Recording, setting: str) -> Iterator[Plot]:
 def _bars(
     recording: Recording, setting: str, figures: Sequence[str], unit: str, scale: float
 ) -> str:
-    """Grouped bars, a group a load; whiskers are the quartiles."""
+    """Grouped bars, one group per load; whiskers are the quartiles."""
     names = _with_values(recording, setting, figures)
     figure, axes = _figure()
     width = 0.8 / len(names)

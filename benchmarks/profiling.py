@@ -1,7 +1,7 @@
-"""Where the packet path's time goes: CPU time per packet of each function, without the kernel.
+"""Profile of the packet path: CPU time per packet of each function, without the kernel.
 
 cProfile finds each function's share, which is then laid over the cost measured without
-it, because its own overhead would be most of what one sees.  A function's time is its
+it, because its own overhead would dominate.  A function's time is its
 own, not that of what it calls; what C code calls (the seals of one train under `map`)
 counts for the Python function that started it.
 """

@@ -1,4 +1,4 @@
-"""What a person sees while a benchmark runs.  Everything goes to stderr, so that stdout
+"""Progress output while a benchmark runs.  Everything goes to stderr, so that stdout
 stays free for tables and ``--json``."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One self-contained HTML page from recordings: verdicts first, then plots, tables, machine.
 
-Nothing is fetched: styles and plots are inline, so the file can be mailed and projected.
+Styles and plots are inline, so the file needs no other resources.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Growth: what more peers, more allowed IPs and more handshakes cost, without a kernel.
+"""Growth: the cost of more peers, more allowed IPs and more handshakes, without a kernel.
 
 All points are built first and then measured in turn within each repetition, forwards and
 backwards by turns, so that a drifting machine does not bend the curve; growth is the
 median of the repetitions' own ratios, so many short ones are better than a few long.
 
-Two kinds of traffic are told apart: ``per_packet`` is one busy flow, ``per_packet_spread``
+There are two kinds of traffic: ``per_packet`` is one busy flow, ``per_packet_spread``
 sends every packet to another place (no cache helps).  Floods on whole tunnels are `flood`'s.
 """
 
@@ -90,7 +90,7 @@ def _measure_curves(plan: Plan, recording: Recording, said: Said) -> None:
 
 
 def in_turn(points: Sequence[Point], repetition: int) -> Iterator[tuple[Subject, Point]]:
-    """Each path on all points before the next path: what is compared is measured close by."""
+    """Each path on all points before the next path, so compared values are close in time."""
     for paths in zip(*(point.paths for point in points), strict=True):
         found = list(zip(paths, points, strict=True))
         yield from reversed(found) if repetition % 2 else found
@@ -238,5 +238,5 @@ class Rates:
 
 
 def garbage() -> bytes:
-    """148 bytes that look like an initiation and mean nothing."""
+    """148 bytes that look like an initiation but are invalid."""
     return struct.pack("<I", TYPE_INITIATION) + os.urandom(INITIATION_SIZE - 4)

@@ -3,7 +3,7 @@
 ``wgpy`` is the path that the program uses, ``wgpy --turbo`` the same compiled (where numba
 is installed), ``readable`` the engine itself, one packet at a time.  Work is handed over
 first, untimed (`offer`, `offer_super`, `arrive`), then done, timed (`send`, `receive`), and
-then counted (`came_out`), so that nobody measures a path that quietly drops.
+then counted (`came_out`), so that a path that drops packets is not measured.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Batch:
             self._in.turn(0, now)
 
     def flow_lookup(self) -> Callable[[bytes], object]:
-        """What the way out asks for each packet: the answer of policy and table, by flow."""
+        """What the send path asks for each packet: the answer of policy and table, by flow."""
         return self._out.flows.get
 
     def came_out(self) -> int:

@@ -1,4 +1,4 @@
-"""Whole tunnels, measured beside each other.
+"""Whole tunnels, compared with each other.
 
 Order: repetition → setting (free, pinned) → pass → load → implementation, rotated from one
 pass and repetition to the next.  Within a repetition all implementations have their tunnels

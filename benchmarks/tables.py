@@ -45,7 +45,7 @@ def result_tables(recording: Recording, *, details: bool = False) -> list[Table]
 
 
 def target_table(recordings: Sequence[Recording]) -> Table:
-    """Every target with what was measured and the verdict; ``--turbo`` beside, where it was."""
+    """Every target with the measured value and the verdict; also for ``--turbo``, if measured."""
     heads: tuple[str, ...] = ("target", "figure", "wanted", "measured", "verdict")
     compiled = {
         (found.target.title, found.figure, found.setting): found
@@ -118,7 +118,7 @@ def _reached(found: Sequence[Finding]) -> str:
 
 
 def wanted(target: Target) -> str:
-    """The limit in words: ``≥ 8 ×``."""
+    """The limit as text: ``≥ 8 ×``."""
     sign = "≥" if target.at_least else "≤"
     return f"{sign} {_limit(target, target.limit)}"
 

@@ -99,7 +99,7 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target(
         "UDP received", tuple(f"{load}.received" for load in _UDP), Against.BASELINE, True,
-        2.0, "", "neither build of wireguard-go does better than the other",
+        2.0, "", "neither build of wireguard-go is better than the other",
     ),
     Target("flood ping, mean", ("ping.mean",), Against.BASELINE, False, 0.6, "",
            "no goroutine hand-offs"),
@@ -123,7 +123,7 @@ TARGETS: tuple[Target, ...] = (
         "CPU time behind the strict table",
         ("path.per_packet", "tcp1-up.cpu_per_gb", "tcp1-down.cpu_per_gb", "tcp4-up.cpu_per_gb",
          "udp64-overload.cpu_per_packet", "udp1372-overload.cpu_per_packet"),
-        Against.PLAIN, False, 1.05, "", "what throughput is made of, with less noise",
+        Against.PLAIN, False, 1.05, "", "what determines throughput, with less noise",
         kind="strict",
     ),
     Target("strict table: lookup on a warm flow", ("flow.lookup",), Against.LAST, False, 100e-9,
@@ -210,5 +210,5 @@ def _places(recording: Recording, figure: str, setting: str, name: str) -> list[
 
 
 def _last(places: Sequence[float]) -> float | None:
-    """The greatest x; None for what is no curve."""
+    """The greatest x; None if it is not a curve."""
     return places[-1] if places else None

@@ -13,7 +13,7 @@ from benchmarks.tables import Table, result_tables, target_table, verdict_style
 
 
 def console() -> Console:
-    """Standard output; 160 columns where nobody looks (a file or a pipe)."""
+    """Standard output; 160 columns for a file or a pipe."""
     out = Console(highlight=False)
     return out if out.is_terminal else Console(highlight=False, width=160)
 

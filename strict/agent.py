@@ -1,15 +1,15 @@
-"""The node agent: learns the cluster, keeps kernel and data plane as they should be.
+"""The node agent: learns the cluster and keeps kernel and data plane in the desired state.
 
-    1. the backstop (nftables), then unreachable routes, then forwarding: never a moment in
-       which packets are forwarded and the backstop is not there
+    1. the backstop (nftables), then unreachable routes, then forwarding: packets are never
+       forwarded without the backstop
     2. the data plane: attach to a running one, or start it
     3. learn from the sources; install peers, table, routes into the tunnel
-    4. once every source has synced: remove what is stale, then publish the own node
-    5. watch: sources, files, kernel, data plane; repair and say so
+    4. once every source has synced: remove stale state, then publish its own node
+    5. watch: sources, files, kernel, data plane; repair and report
 
-The agent holds nothing that traffic needs.  When it is killed all of that goes on; the
-next one adopts what runs.  When the data plane dies the backstop and the unreachable
-routes hold, and the agent starts it again.
+Traffic does not need the agent.  When it is killed everything continues, and the next agent
+adopts it.  When the data plane dies, the backstop and the unreachable routes stay in force, and
+the agent starts it again.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ from wgpy.protocol.keys import PublicKey
 from wgpy.sockets import SOCKET_FOLDER
 
 TICK: Final = 0.25
-"""Seconds between looks at files and sources that have no descriptor."""
+"""Seconds between polls of files and sources that have no descriptor."""
 FULL_CHECK: Final = 10.0
-"""Seconds between looks at the kernel without any bell."""
+"""Seconds between checks of the kernel without a notification."""
 RETRY: Final = 1.0
 LAGS_KEPT: Final = 10_000
 
@@ -71,7 +71,7 @@ class AgentError(Exception):
 
 
 class Agent:
-    """One node's agent.  `run` works until `stop`; nothing is taken down at the end."""
+    """One node's agent.  `run` works until `stop` and leaves everything in place."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Agent:
         self._devices = Devices()
         self._prepared = False
         say(f"node {node.name}: key {public.base64}, {config.table.mode.value} mode")
-        # An agent before this one knew nodes and pods that we do not know yet.
+        # The previous agent knew nodes and pods that this one does not know yet.
         self._old_sets = self._firewall.sets()
         self._old_encryption = self._firewall.encrypts_nodes()
         self._adopting = bool(self._old_sets)
@@ -158,7 +158,7 @@ class Agent:
             self._alone.close()
 
     def tick(self, *, nftables: bool = False, routing: bool = False) -> None:
-        """One round: everything that may have changed is looked at once."""
+        """One round: check once everything that may have changed."""
         now = time.monotonic()
         full = now >= self._check_at
         if full:
@@ -186,10 +186,10 @@ class Agent:
     # The data plane.
 
     def _drive(self, changes: Sequence[Changes], look: bool) -> None:
-        """Keep the data plane as it should be; `look`: ask whether it is."""
+        """Keep the data plane in the desired state; `look`: query whether it is."""
         try:
             if self._dataplane is not None and not self._is_alive(self._dataplane):
-                self._say("the data plane is gone: pod traffic is held back until it is back")
+                self._say("the data plane is gone: pod traffic is blocked until it is back")
                 self._dataplane.close()
                 self._dataplane = None
             fresh = self._dataplane is None
@@ -199,7 +199,7 @@ class Agent:
                 return
             synced = self.state.synced(source.name for source in self.sources)
             if look and not fresh and not self._dataplane.obeys(self.config.table):
-                self._say("the data plane had other settings: loaded again")
+                self._say("the data plane had different settings: reloaded")
                 self._reload = True
             if fresh or self._reload or (synced and not self._joined):
                 if not fresh and time.monotonic() < self._retry_at:
@@ -222,13 +222,13 @@ class Agent:
             self._retry_at = time.monotonic() + RETRY
 
     def _is_alive(self, dataplane: DataPlane) -> bool:
-        """The control connection says nothing unless it ends."""
+        """The control connection is readable only when it ends."""
         with selectors.DefaultSelector() as selector:
             selector.register(dataplane, selectors.EVENT_READ)
             return not selector.select(0) or dataplane.alive()
 
     def _attach(self) -> bool:
-        """Attach to what runs, or start it; at most once in `RETRY` seconds."""
+        """Attach to a running data plane, or start one; at most once in `RETRY` seconds."""
         now = time.monotonic()
         if now < self._retry_at:
             return False
@@ -275,7 +275,7 @@ class Agent:
     # The kernel.
 
     def _check_firewall(self) -> None:
-        """Follow the devices, repair, and see that the kernel says so; then forwarding."""
+        """Follow the devices, repair, and verify it in the kernel; then enable forwarding."""
         local = self.state.local()
         self._devices = self._watch.look(local.addresses, local_pods(self.state))
         self._problem("underlay", self._devices.problem)
@@ -288,7 +288,7 @@ class Agent:
         before, self._in_kernel = self._in_kernel, ""
         if backstop == self._backstop:
             if self._firewall.restore():
-                self._say("the backstop's nftables were removed or changed by hand: restored")
+                self._say("the backstop's nftables were removed or changed: restored")
         else:
             self._firewall.apply(backstop)
             self._backstop = backstop
@@ -296,11 +296,11 @@ class Agent:
         if self._in_kernel != ("drop" if backstop.drop else "count"):
             raise FirewallChanged(f"the kernel's rules {self._in_kernel}, which was not meant")
         if self._in_kernel != before:
-            what = "dropped" if backstop.drop else "counted and let pass"
+            what = "dropped" if backstop.drop else "counted, not dropped"
             self._say(f"the backstop is in place: pods' plaintext is {what}")
 
     def _prepare_host(self) -> None:
-        """Forwarding on, once the backstop is in place; what it was is kept for `down`."""
+        """Enable forwarding once the backstop is in place; save its old state for `down`."""
         if self._prepared or not self._in_kernel:
             return
         before = prepare_host(self._devices.underlay)
@@ -314,11 +314,11 @@ class Agent:
         """Repair; before the data plane is loaded there are only unreachable routes."""
         repaired = self._route()
         if repaired and self._joined:
-            what = "brought up to date" if updated else "were removed or changed by hand: restored"
+            what = "brought up to date" if updated else "were removed or changed: restored"
             self._say(f"routes {what}: {', '.join(repaired)}")
 
     def _route(self) -> list[str]:
-        """While adopting nothing is removed: an agent before this one knew more."""
+        """Nothing is removed while adopting: the previous agent knew more."""
         plan = routes_of(self.state, local_addresses(), self._mtu(route_mtu))
         done = self._routing.apply(plan, prune=not self._adopting)
         self._prepare_host()
@@ -329,7 +329,7 @@ class Agent:
         return rule(min(mtus, default=1500), needs_ipv6(self.state))
 
     def _guard(self, name: str, action: Callable[[], None]) -> None:
-        """What fails now is a problem to show, and tried again."""
+        """A failure becomes a problem in `status` and is retried."""
         try:
             action()
             self._problem(name, "")
@@ -350,7 +350,7 @@ class Agent:
             config = read_config(self.config.path)
             key = read_key(self.config.node.private_key_file)
         except (DocumentRefused, ValueError, OSError) as error:
-            # What is in force stays, also when the key's file is gone for a moment.
+            # The current settings stay, even if the key's file is missing for a moment.
             self._problem("configuration", str(error))
             return
         fixed = replace(config, table=self.config.table)
@@ -379,7 +379,7 @@ class Agent:
         self._use_again(f"new settings: {config.table.mode.value} mode")
 
     def _use_again(self, why: str) -> None:
-        """Backstop first, then the data plane as a whole."""
+        """Backstop first, then the whole data plane."""
         self._say(f"{why}: taken over")
         self._guard("backstop", self._check_firewall)
         self.plan.refresh()
@@ -394,7 +394,7 @@ class Agent:
     # What people see.
 
     def _problem(self, name: str, text: str) -> None:
-        """Say a problem once, and once that it is over."""
+        """Report a problem once, and once that it is resolved."""
         if text == self._problems.get(name, ""):
             return
         if text:
@@ -402,7 +402,7 @@ class Agent:
             self._say(f"{name}: {text}")
         else:
             del self._problems[name]
-            self._say(f"{name}: in order again")
+            self._say(f"{name}: resolved")
 
     @property
     def _status_path(self) -> Path:
@@ -444,7 +444,7 @@ class Agent:
                 partial.replace(self._status_path)
 
     def _wait(self, selector: selectors.BaseSelector) -> None:
-        """For a bell, the end of the data plane, a source, or the next tick."""
+        """Wait for a notification, the end of the data plane, a source, or the next tick."""
         extra: list[DataPlane | int] = [s.fileno() for s in self.sources if s.fileno() >= 0]
         if self._dataplane is not None:
             extra.append(self._dataplane)
@@ -458,7 +458,7 @@ class Agent:
 
 
 def _check_underlay(config: AgentConfig) -> None:
-    """Raises `AgentError` naming the devices that are not there."""
+    """Raises `AgentError` naming the missing devices."""
     there = link_mtus(config.node.underlay)
     missing = [device for device in config.node.underlay if device not in there]
     if missing:
@@ -468,7 +468,7 @@ def _check_underlay(config: AgentConfig) -> None:
 
 
 def forwarding_path(interface: str, folder: Path = SOCKET_FOLDER) -> Path:
-    """Where the agent keeps how forwarding was before it came."""
+    """Where the agent saves the state of forwarding before its start."""
     return folder / f"{interface}.forwarding"
 
 

@@ -1,7 +1,7 @@
-"""Strict mode: the routing table in front of the tunnel, its agent and its questions.
+"""Strict mode: the routing table in front of the tunnel, its agent and its queries.
 
-Questions go straight to the data plane's control socket and are answered also while no
-agent runs.  Only parsing and printing live here.
+Queries go directly to the data plane's control socket and also work while no agent runs.
+This module only parses and prints.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _complete_interface(
 
 
 def interface_option(function: F) -> F:
-    """``--interface``, which may be left out when this network namespace has just one."""
+    """``--interface``, optional when this network namespace has just one."""
     return click.option(
         "-i",
         "--interface",
@@ -54,7 +54,7 @@ def json_option(function: F) -> F:
 
 @contextmanager
 def asking(interface: str | None) -> Iterator[StrictClient]:
-    """A connection to the data plane; its refusals become messages."""
+    """A connection to the data plane; its errors become messages."""
     try:
         with StrictClient(interface or _only_interface()) as client:
             yield client
@@ -78,11 +78,11 @@ def _only_interface() -> str:
             "no interface of this network namespace runs a strict policy: start "
             "`wgpy strict run --config FILE`"
         )
-    raise click.UsageError(f"several interfaces run here: choose one of {', '.join(found)} by -i")
+    raise click.UsageError(f"several interfaces run here: choose one of {', '.join(found)} with -i")
 
 
 def _is_strict(interface: str) -> bool:
-    """Whether the policy is this one; what cannot be asked is left for the error to name."""
+    """Whether the policy is this one; an interface that does not answer counts, for its error."""
     try:
         with StrictClient(interface):
             return True
@@ -96,9 +96,9 @@ def show_json(value: Any) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def strict() -> None:
-    """Encrypt to who is known, drop who is not: the table in front of the tunnel.
+    """Strict mode: encrypt traffic to known pods, drop the rest.
 
-    `run` is the node's agent; `status`, `ipcache`, `node`, `explain` and `monitor` ask the
+    `run` is the node's agent; `status`, `ipcache`, `node`, `explain` and `monitor` query the
     running data plane.
     """
 
@@ -115,10 +115,10 @@ def strict() -> None:
 @click.option("--metrics-address", default="127.0.0.1", show_default=True)
 @json_option
 def run(path: Path, metrics_port: int | None, metrics_address: str, as_json: bool) -> None:
-    """Keep this node as its file and the cluster's file say, until SIGTERM.
+    """Run the agent: keep this node as its file and the cluster's file say, until SIGTERM.
 
-    Nothing is taken down at the end: traffic and strictness go on without the agent.  With
-    --json the log is one JSON object per line on stdout.
+    It leaves everything in place when it ends: traffic and strict mode continue without it.
+    With --json the log is one JSON object per line on stdout.
     """
     from strict.agent import Agent, AgentError
     from strict.config import read_config
@@ -153,11 +153,11 @@ def run(path: Path, metrics_port: int | None, metrics_address: str, as_json: boo
 )
 @json_option
 def down(path: Path, as_json: bool) -> None:
-    """Take this node out: data plane, routes, forwarding and, last of all, the backstop.
+    """Remove this node's data plane, routes and, last, the backstop.
 
-    Forwarding goes back to what it was before the agent first came.
+    Forwarding is reset to its state before the first agent ran.
 
-    Stop the agent first, or it builds everything again.
+    Stop the agent first, or it restores everything.
     """
     from strict.agent import forwarding_path
     from strict.config import read_config
@@ -191,14 +191,14 @@ def _wait_until_gone(interface: str) -> None:
         if interface not in {name for _, name in socket.if_nameindex()}:
             return
         time.sleep(0.05)
-    raise click.ClickException(f"{interface} is still there: end its data plane first")
+    raise click.ClickException(f"{interface} still exists: stop its data plane first")
 
 
 @strict.command()
 @interface_option
 @json_option
 def status(interface: str | None, as_json: bool) -> None:
-    """Mode, key, port, peers, table, drops, and what the agent says."""
+    """Show mode, key, port, peers, table, drops and the agent's problems."""
     from strict.firewall import Firewall
     from strict.show import show_status
 
@@ -216,7 +216,7 @@ def status(interface: str | None, as_json: bool) -> None:
 
 
 def _agent(interface: str) -> dict[str, Any] | None:
-    """What the running agent has written down; None when none runs."""
+    """What the running agent recorded; None if no agent runs."""
     try:
         found: dict[str, Any] = json.loads(socket_path(interface, ".agent").read_text())
     except (OSError, ValueError):
@@ -226,14 +226,14 @@ def _agent(interface: str) -> dict[str, Any] | None:
 
 @strict.group()
 def ipcache() -> None:
-    """Which identity and node stand behind an address."""
+    """Show which identity and node an address belongs to."""
 
 
 @ipcache.command("list")
 @interface_option
 @json_option
 def ipcache_list(interface: str | None, as_json: bool) -> None:
-    """All entries in force."""
+    """List all active entries."""
     with asking(interface) as client:
         for item in client.stream("entries", "entries"):
             _show_entry(item, as_json)
@@ -244,11 +244,11 @@ def ipcache_list(interface: str | None, as_json: bool) -> None:
 @interface_option
 @json_option
 def ipcache_get(prefix: str, interface: str | None, as_json: bool) -> None:
-    """All that is said about exactly PREFIX: the entry in force first."""
+    """Show all entries for exactly PREFIX, the active one first."""
     with asking(interface) as client:
         found = client.request("get", prefix=prefix)["entries"]
     if not found and not as_json:
-        raise click.ClickException(f"no entry for {prefix} (`match` looks for shorter ones)")
+        raise click.ClickException(f"no entry for {prefix} (`match` also finds shorter ones)")
     for item in found:
         _show_entry(item, as_json)
 
@@ -258,7 +258,7 @@ def ipcache_get(prefix: str, interface: str | None, as_json: bool) -> None:
 @interface_option
 @json_option
 def ipcache_match(address: str, interface: str | None, as_json: bool) -> None:
-    """What the table makes of ADDRESS: the longest prefix, the node, the kind."""
+    """Show how the table classifies ADDRESS: longest prefix, node, kind."""
     with asking(interface) as client:
         found = client.request("match", address=address)
     if as_json:
@@ -272,7 +272,7 @@ def ipcache_match(address: str, interface: str | None, as_json: bool) -> None:
 
 
 def _show_entry(item: list[Any], as_json: bool) -> None:
-    """One line each: half a million of them are printed as they come."""
+    """One line each, printed as they arrive: there may be half a million."""
     prefix, node, identity, encrypt, source = item
     if as_json:
         names = ("prefix", "node", "identity", "encrypt", "source")
@@ -284,14 +284,14 @@ def _show_entry(item: list[Any], as_json: bool) -> None:
 
 @strict.group()
 def node() -> None:
-    """The nodes of the cluster."""
+    """Show the nodes of the cluster."""
 
 
 @node.command("list")
 @interface_option
 @json_option
 def node_list(interface: str | None, as_json: bool) -> None:
-    """Every known node, with its key, addresses and pod CIDRs."""
+    """List the known nodes, with key, addresses and pod CIDRs."""
     from strict.show import show_nodes
 
     with asking(interface) as client:
@@ -306,8 +306,8 @@ def node_list(interface: str | None, as_json: bool) -> None:
 @strict.command()
 @click.argument("source", required=False)
 @click.argument("destination", required=False)
-@click.option("--source-port", type=click.IntRange(0, 65535), default=0, help="TCP; for row 9.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="TCP; for row 9.")
+@click.option("--source-port", type=click.IntRange(0, 65535), default=0, help="TCP, for row 9.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="TCP, for row 9.")
 @click.option("--matrix", "whole", is_flag=True, help="All traffic classes in the running mode.")
 @interface_option
 @json_option
@@ -320,7 +320,7 @@ def explain(
     interface: str | None,
     as_json: bool,
 ) -> None:
-    """Which row of the verdict table decides on SOURCE to DESTINATION, and what is missing."""
+    """Show which row of the verdict table decides on SOURCE to DESTINATION, and what is missing."""
     from strict.show import show_decision, show_matrix
 
     if whole == bool(source and destination):
@@ -343,14 +343,14 @@ def explain(
 
 
 @strict.command()
-@click.option("--verdicts", is_flag=True, help="Each new flow's verdict, too.")
-@click.option("--seconds", type=float, help="End after so many seconds.")
+@click.option("--verdicts", is_flag=True, help="Also print the verdict of each new flow.")
+@click.option("--seconds", type=float, help="Stop after this many seconds.")
 @interface_option
 @json_option
 def monitor(
     verdicts: bool, seconds: float | None, interface: str | None, as_json: bool
 ) -> None:
-    """One line per dropped packet, with its 5-tuple and the reason, as it happens."""
+    """Print a line per dropped packet, with its 5-tuple and the reason, as it happens."""
     with asking(interface) as client:
         client.subscribe("drops", *(["verdicts"] if verdicts else []))
         try:

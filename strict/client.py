@@ -1,6 +1,6 @@
 """A client of the policy `strict`, for the agent and the command line.
 
-A whole table is streamed with several requests on the way, which keeps both ends busy.
+A whole table is streamed with several pipelined requests, which keeps both ends busy.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from wgpy.protocol.endpoint import Prefix
 CHUNK: Final = 1000
 """Items per request of a bulk load."""
 UPDATE_CHUNK: Final = 250
-"""Items per request of a change to the table in force: about a millisecond."""
+"""Items per request of a change to the active table: about a millisecond."""
 WINDOW: Final = 8
-"""Requests on the way at once."""
+"""Requests in flight."""
 
 
 class StrictClient(ControlClient):
@@ -50,7 +50,7 @@ class StrictClient(ControlClient):
             )
 
     def replace(self, config: TableConfig, nodes: Iterable[Node], entries: Iterable[Entry]) -> None:
-        """Put a whole new table in force, all at once or not at all."""
+        """Activate a whole new table, atomically."""
         self.request("begin", config=config_to_wire(config))
         pending: deque[int] = deque()
         for chunk in itertools.chain(_chunks("nodes", map(node_to_wire, nodes)),
@@ -70,7 +70,7 @@ class StrictClient(ControlClient):
         delete_nodes: Sequence[str] = (),
         delete_entries: Sequence[tuple[Prefix, Source]] = (),
     ) -> list[dict[str, str]]:
-        """Change single items, deletions first; returns the nodes that were refused."""
+        """Change single items, deletions first; returns the refused nodes."""
         refused: list[dict[str, str]] = []
         gone = ([str(prefix), source.text] for prefix, source in delete_entries)
         for request in itertools.chain(

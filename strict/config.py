@@ -1,7 +1,7 @@
 """The configuration file of one node: `wgpy strict run --config FILE`.
 
-Reads the sections described in docs/strict-mode.md into frozen values; everything wrong
-with the file is reported at once (`strict.document`).  Reading the cluster's nodes is
+Reads the sections described in docs/strict-mode.md into frozen values; all mistakes in the
+file are reported at once (`strict.document`).  Reading the cluster's nodes is
 left to `strict.discovery.static`, opening devices to `strict.agent`.
 """
 
@@ -25,7 +25,7 @@ INTERFACE: Final = re.compile(r"[A-Za-z0-9_=+.-]{1,15}\Z")
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """Section ``agent``, this node's own: device, key and where the other nodes are reached."""
+    """Section ``agent`` of this node: device, key and where the other nodes are reached."""
 
     name: str
     interface: str
@@ -37,7 +37,7 @@ class NodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class RoutingConfig:
-    """Numbers of the host that others might use too, and the masquerade of pods."""
+    """Host-wide numbers that other programs might use too, and the masquerade of pods."""
 
     masquerade: bool = True
     table: int = DEFAULT_PORT
@@ -56,7 +56,7 @@ class AgentConfig:
     cluster: Path
     """The file of nodes and endpoints; may be `path` itself."""
     start: bool = True
-    """Whether to start `wireguard-py` and start it again when it dies."""
+    """Whether to start `wireguard-py` and restart it when it dies."""
     arguments: tuple[str, ...] = ()
     """Added to `wireguard-py`'s command line."""
 
@@ -105,7 +105,7 @@ def _node(section: Section, folder: Path) -> NodeConfig:
 
 
 def _table(section: Section, node: str) -> TableConfig | None:
-    """None when the settings contradict each other, which is noted as a problem."""
+    """None when the settings contradict each other, which is recorded as a problem."""
     try:
         return TableConfig(
             node=node,
@@ -131,7 +131,7 @@ def _mode(text: str) -> Mode:
     try:
         return Mode(text)
     except ValueError:
-        raise ValueError(f'{text!r} is no mode: "strict" or "default"') from None
+        raise ValueError(f'{text!r} is not a mode: use "strict" or "default"') from None
 
 
 def _routing(section: Section) -> RoutingConfig:

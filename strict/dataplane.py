@@ -1,8 +1,8 @@
 """The running data plane as the agent sees it: start it or attach to it, and drive it.
 
 Two sockets: the UAPI for keys, peers and allowed IPs, the control socket for the strict
-table.  Order keeps every moment closed: what may be encrypted is first made possible
-(peers), then allowed (table); what may not is first forbidden, then made impossible.
+table.  The order avoids leaks at every moment: traffic to encrypt is first made possible
+(peers), then allowed (table); other traffic is first forbidden, then made impossible.
 
 The open control connection tells when the data plane dies.
 """
@@ -40,7 +40,7 @@ class DataPlaneError(Exception):
 
 
 class DataPlane:
-    """One interface's data plane, as long as it lives."""
+    """One interface's data plane, while it runs."""
 
     def __init__(self, interface: str, folder: Path | None = None) -> None:
         """Attach; raises `DataPlaneError` when nothing runs."""
@@ -51,20 +51,20 @@ class DataPlane:
         except ControlFailed as error:
             raise DataPlaneError(str(error)) from error
         try:
-            # Nobody else may change mode or table while this connection lasts.
+            # No other client may change mode or table while this connection lasts.
             self._ask("hold")
         except DataPlaneError:
             self._control.close()
             raise
         self.loaded = bool(self._control.hello["policy"]["loaded"])
-        """Whether its table was loaded, now or by an agent before this one."""
+        """Whether its table was loaded, by this agent or a previous one."""
 
     def fileno(self) -> int:
-        """Readable when it is gone."""
+        """Readable when the data plane has ended."""
         return self._control.fileno()
 
     def close(self) -> None:
-        """Hang up; the data plane goes on."""
+        """Close the connection; the data plane continues."""
         self._control.close()
 
     def alive(self) -> bool:
@@ -76,11 +76,11 @@ class DataPlane:
         return True
 
     def obeys(self, config: TableConfig) -> bool:
-        """Whether the settings in force are these."""
+        """Whether these are the current settings."""
         return bool(self._ask("hello")["policy"]["config"] == config_to_wire(config))
 
     def set_device(self, key: PrivateKey, port: int, mark: int) -> None:
-        """Key, port and mark, where they differ; adopts the peers that it has."""
+        """Set key, port and mark where they differ; adopt the existing peers."""
         found = self._get()
         self._has = Desired.of_device(found)
         change = DeviceChange(
@@ -92,7 +92,7 @@ class DataPlane:
             self._set(change)
 
     def load(self, table: StrictTable, plan: PeerPlan, *, prune: bool) -> None:
-        """Make it know all of `table`; with `prune` nothing else."""
+        """Load all of `table`; with `prune` nothing else."""
         if table.config is None:
             raise DataPlaneError("a table without settings")
         new = plan.whole()
@@ -115,7 +115,7 @@ class DataPlane:
         self._has = new
 
     def update(self, changes: Changes, plan: PeerPlan) -> None:
-        """Take over single changes."""
+        """Apply single changes."""
         if changes.nodes:
             prefixes = None
             old, new = self._has, plan.whole()
@@ -138,7 +138,7 @@ class DataPlane:
             self._has.replace_part(prefixes, new)
 
     def configure(self, config: TableConfig) -> None:
-        """Other settings for the table that is loaded."""
+        """New settings for the loaded table."""
         self._ask("configure", config=config_to_wire(config))
 
     def _update(
@@ -173,7 +173,7 @@ class DataPlane:
             raise DataPlaneError(str(error)) from error
 
     def _set(self, change: DeviceChange) -> None:
-        """In requests of bounded size, for each holds up the packets while it is applied."""
+        """In requests of bounded size, because packets wait while one is applied."""
         for part in _bounded(change):
             try:
                 uapi.apply(self.interface, part)
@@ -182,9 +182,9 @@ class DataPlane:
 
 
 def start(interface: str, arguments: Sequence[str]) -> None:
-    """Start `wireguard-py`, which returns when its sockets are ready and lives on by itself.
+    """Start `wireguard-py`, which returns when its sockets are ready and runs on in the background.
 
-    It is no child of the agent's: killing the agent leaves it running.
+    It is not a child of the agent: killing the agent leaves it running.
     """
     command = python_module("wgpy.cli.wireguard_py", "--policy", "strict", *arguments, interface)
     try:

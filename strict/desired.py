@@ -1,7 +1,7 @@
-"""From what is known of the cluster to WireGuard peers: who gets which allowed IPs.
+"""From the known cluster to WireGuard peers: which peer gets which allowed IPs.
 
 A peer's allowed IPs are its node's pod CIDRs and `allowed_ips`, the single pods outside
-of those, and the node's addresses.  `difference` turns two such
+those, and the node's addresses.  `difference` turns two such
 states into the smallest change: a prefix that moves is only added at its new owner, which
 moves it at once, so no unrelated prefix and no moving one is ever without an owner.
 
@@ -39,7 +39,7 @@ class Desired:
         return desired
 
     def part(self, prefixes: Iterable[Prefix]) -> Desired:
-        """The owners of these prefixes alone."""
+        """Only the owners of these prefixes."""
         owners = {prefix: self.owners[prefix] for prefix in prefixes if prefix in self.owners}
         return Desired(self.endpoints, owners)
 
@@ -84,7 +84,7 @@ class PeerPlan:
         return Desired(dict(self._endpoints), owners)
 
     def part(self, prefixes: Iterable[Prefix]) -> Desired:
-        """Who needs these very prefixes in the allowed IPs now."""
+        """Which peers now need exactly these prefixes in their allowed IPs."""
         part = Desired(dict(self._endpoints))
         for prefix in prefixes:
             owner = self._fixed.get(prefix)

@@ -1,9 +1,9 @@
-"""Which devices lead to other nodes and which to this node's pods, found out again and again.
+"""Which devices lead to other nodes and which to this node's pods, checked repeatedly.
 
 The configuration names the underlay, but names move: a device is renamed, replaced or
 added while the agent runs.  A named device is followed by its index; one that carries an
 address of this node, or the default route, is underlay as well until pods are behind it.
-What differs from the configuration is a problem to show.
+A difference from the configuration is a problem in `status`.
 
 Works in the network namespace of the calling process.
 """
@@ -26,7 +26,7 @@ _UNICAST: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """Names of devices that exist, and what is not as the configuration says."""
+    """Names of existing devices, and differences from the configuration."""
 
     underlay: tuple[str, ...] = ()
     pods: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class DeviceWatch:
         self._never = {"lo", interface}
         self._named = underlay
         self._indexes: dict[str, int] = {}
-        """Configured name to the index that it had when it was last seen."""
+        """Configured name to its last known index."""
 
     def look(self, addresses: Iterable[AddressBytes], local: Iterable[Prefix]) -> Devices:
         """`addresses` are this node's, `local` its pods'.  Raises `RoutingError`."""

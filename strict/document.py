@@ -1,12 +1,12 @@
-"""TOML and YAML files whose every mistake is reported with file, line, key and fix.
+"""TOML and YAML files: every mistake is reported with file, line, key and fix.
 
-`load` parses a file and remembers where each key stands; `Section` reads typed values
+`load` parses a file and remembers the line of each key; `Section` reads typed values
 out of it and collects problems instead of stopping at the first; `Document.check` raises
 them all, so a bad file is refused as a whole.
 
 A file is input: whatever is in it ends as `DocumentRefused`, in bounded time and memory.
 So only regular files of bounded size are read, nesting is bounded, and of YAML only what
-TOML has, too: no aliases (one line of them can stand for gigabytes), merge keys or tags.
+TOML has, too: no aliases (one line of them can expand to gigabytes), merge keys or tags.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Key = tuple[str | int, ...]
 T = TypeVar("T")
 
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
-# Written so that no line, however long, makes them search twice.
+# Written so that matching takes linear time, however long the line.
 _TOML_HEADER: Final = re.compile(r"^[ \t]*(\[\[?)([^\]]+)\]")
 _TOML_KEY: Final = re.compile(
     r"""^[ \t]*([A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:[ \t]*\.[^=]*|[ \t]*)="""
@@ -34,7 +34,7 @@ _TOML_KEY: Final = re.compile(
 SIZE_LIMIT: Final = {".toml": 64 << 20, ".yaml": 1 << 20, ".yml": 1 << 20}
 """Bytes; a table of 512,000 prefixes fits into the first."""
 DEPTH_LIMIT: Final = 32
-"""Tables and lists inside of each other."""
+"""Nesting of tables and lists."""
 _DOTTED: Final = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){200}""")
 """A dotted key that tomllib would need minutes for."""
 _SCALARS: Final = frozenset(("str", "int", "float", "bool", "null"))
@@ -124,7 +124,7 @@ class Document:
 
 
 class Section:
-    """One table of a document.  A value that is wrong is noted and read as its default."""
+    """One table of a document.  A wrong value is recorded and read as its default."""
 
     def __init__(self, document: Document, data: Mapping[str, Any], key: Key) -> None:
         self.document = document
@@ -217,7 +217,7 @@ def load(path: Path) -> Document:
 
 
 def parse(text: str, path: Path) -> Document:
-    """As `load`, for text in hand; `path` names it and says by its suffix what it is."""
+    """Like `load`, for a given text; the suffix of `path` selects the format."""
     return _parse_toml(path, text) if path.suffix == ".toml" else _parse_yaml(path, text)
 
 
@@ -259,7 +259,7 @@ def _parse_toml(path: Path, text: str) -> Document:
         message = _TOML_PLACE.sub("", str(error))
         raise _refusal(path, f"not TOML: {message}", line) from error
     except RecursionError as error:
-        raise _refusal(path, "lists and tables too deep inside of each other") from error
+        raise _refusal(path, "lists and tables are nested too deeply") from error
     except (ValueError, OverflowError) as error:  # a number with thousands of digits
         raise _refusal(path, f"not TOML: {error}", _longest_line(text)) from error
     if (key := _too_deep(data)) is not None:
@@ -273,7 +273,7 @@ def _longest_line(text: str) -> int:
 
 
 def _too_deep(data: Mapping[str, Any]) -> str | None:
-    """The top-level key of something nested deeper than `DEPTH_LIMIT`; None when all is well."""
+    """The top-level key of something nested deeper than `DEPTH_LIMIT`; None if there is none."""
     for key, value in data.items():
         level = [value]
         for _depth in range(DEPTH_LIMIT):
@@ -289,7 +289,7 @@ def _too_deep(data: Mapping[str, Any]) -> str | None:
 
 
 def _toml_lines(text: str) -> dict[Key, int]:
-    """Where headers and keys stand.  Text inside multi-line strings may add a stray place."""
+    """Lines of headers and keys.  Text inside multi-line strings may add a wrong place."""
     lines: dict[Key, int] = {}
     counts: dict[str, int] = {}
     table: Key = ()
@@ -309,7 +309,7 @@ def _toml_lines(text: str) -> dict[Key, int]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes, and refuses aliases and depth while it goes."""
+    """Composes nodes, and refuses aliases and deep nesting on the way."""
 
     depth = 0
 
@@ -402,7 +402,7 @@ class _YamlReader:
             place = (*key, str(name.value))
             self._lines[place] = line
             if name.value in found:
-                self._problem(place, line, "this key comes twice", "keep one of them")
+                self._problem(place, line, "duplicate key", "keep one of them")
                 continue
             found[str(name.value)] = self._value(value, place)
         return found

@@ -1,8 +1,8 @@
-"""The kernel backstop: nftables that hold while the data plane is down, starting or replaced.
+"""The kernel backstop: nftables rules that apply also while the data plane is down or replaced.
 
 `strict.ruleset` says what the rules are.  This applies them and compares what the kernel has
-with what was *meant*: with the kernel's own echo of the transaction that wrote it, not with
-a later look, between which and the writing somebody else may have been.
+with what was *written*: with the kernel's own echo of that transaction, not with a later read,
+before which another program may have changed the rules.
 
 Invariants: each change is one nft transaction; no other table is read or written; the
 counters survive a change.  Works in the network namespace of the calling process.
@@ -26,15 +26,15 @@ _LEGACY: Final = (Path("/proc/net/ip_tables_names"), Path("/proc/net/ip6_tables_
 """The tables of iptables before nftables."""
 
 _Tables = dict[str, Any]
-"""What two tables say, in a form to compare: rules by chain in order, all else sorted."""
+"""Two tables in a comparable form: rules by chain in order, everything else sorted."""
 
 
 class FirewallError(Exception):
-    """nft refused; the ruleset is what it was."""
+    """nft refused; the ruleset is unchanged."""
 
 
 class FirewallChanged(FirewallError):
-    """Written, and changed at once by somebody else."""
+    """Written, and immediately changed by another program."""
 
 
 class Firewall:
@@ -46,9 +46,9 @@ class Firewall:
         self._meant: _Tables = {}
 
     def apply(self, backstop: Backstop) -> bool:
-        """Make the tables so; True when something had to change.
+        """Make the tables match; True if something had to change.
 
-        Raises `FirewallError`, and `FirewallChanged` when the kernel says something else at once.
+        Raises `FirewallError`, and `FirewallChanged` if the kernel's rules differ immediately.
         """
         if backstop == self._wanted and self.intact():
             return False
@@ -56,7 +56,7 @@ class Firewall:
         return True
 
     def restore(self) -> bool:
-        """Put back what somebody removed or changed; True when there was something.
+        """Restore what was removed or changed; True if anything was.
 
         Raises `FirewallError`.
         """
@@ -66,11 +66,11 @@ class Firewall:
         return True
 
     def intact(self) -> bool:
-        """Whether the kernel's tables say what they are meant to say."""
+        """Whether the kernel's tables are as written."""
         return bool(self._meant) and _canonical(_objects(self._name)) == self._meant
 
     def counts(self) -> dict[str, Count]:
-        """What the counters have seen; empty when the tables are not there."""
+        """The counters; empty if the tables do not exist."""
         counts: dict[str, Count] = {}
         for item in _objects(self._name):
             if counter := item.get("counter"):
@@ -101,7 +101,7 @@ class Firewall:
         return {name: tuple(sorted(prefixes)) for name, prefixes in found.items()}
 
     def foreign_nat(self) -> bool:
-        """Whether anybody else has NAT rules in this network namespace."""
+        """Whether there are other NAT rules in this network namespace."""
         for names in _LEGACY:
             with contextlib.suppress(OSError):
                 if "nat" in names.read_text().split():
@@ -123,18 +123,18 @@ class Firewall:
         self._wanted = backstop
         if not self.intact():
             raise FirewallChanged(
-                "the backstop was changed by somebody else as soon as it was written: "
-                "`nft monitor` shows what happens, `nft list ruleset` what is there"
+                "another program changed the backstop as soon as it was written: "
+                "`nft monitor` shows the changes, `nft list ruleset` the rules"
             )
 
 
 def counts(interface: str) -> dict[str, Count]:
-    """The counters of an interface's backstop, for whoever only reads."""
+    """The counters of an interface's backstop, for readers."""
     return Firewall(interface).counts()
 
 
 def _canonical(items: Iterable[Mapping[str, Any]]) -> _Tables:
-    """Without what changes by itself; an element of a set is the set's."""
+    """Without parts that change by themselves; an element belongs to its set."""
     rules: dict[str, list[str]] = {}
     others: set[str] = set()
     for item in items:
@@ -158,7 +158,7 @@ def _canonical(items: Iterable[Mapping[str, Any]]) -> _Tables:
 
 
 def _sorted(value: Any) -> Any:
-    """The same with the elements of anonymous sets in order: nft prints them in any."""
+    """The same with the elements of anonymous sets sorted: nft prints them in any order."""
     if isinstance(value, list):
         return [_sorted(item) for item in value]
     if isinstance(value, dict):
@@ -187,7 +187,7 @@ def _objects(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _nft(text: str) -> list[dict[str, Any]]:
-    """One transaction; what the kernel says it has added.
+    """One transaction; returns what the kernel reports as added.
 
     From a file in memory: with `-j` nft tries JSON first and then reads the text again.
     """

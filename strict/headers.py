@@ -6,7 +6,7 @@ source route or a cut-off TCP header counts as unreadable.  Every doubt gives No
 
 An ICMP error quotes the packet that it is about, and IP-in-IP wraps one: `carried` finds
 it, so that it can be judged by its own addresses.  Here every doubt gives the empty
-packet, which nobody can judge.
+packet, which cannot be judged.
 
 RFC 791, RFC 792, RFC 2003, RFC 4443, RFC 8200 §4, RFC 9293 §3.1.
 """

@@ -1,6 +1,6 @@
-"""From the merged state of the cluster to what the host's kernel shall do.
+"""From the merged state of the cluster to the desired state of the host's kernel.
 
-Pure: `backstop_of` says what nftables shall drop, `routes_of` what is routed where.
+Pure: `backstop_of` gives what nftables drops, `routes_of` what is routed where.
 `strict.firewall` and `strict.routes` carry it out.
 """
 

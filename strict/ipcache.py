@@ -75,7 +75,7 @@ _NODE_SHIFT: Final = 28
 
 
 class _Names:
-    """Numbers for node names, counted, so that a name nobody uses is forgotten."""
+    """Numbers for node names, reference-counted, so that an unused name is forgotten."""
 
     __slots__ = ("_count", "_free", "_names", "_numbers")
 
@@ -170,7 +170,7 @@ class Ipcache:
         if old is None and self._size >= MAX_ENTRIES:
             if not slot:
                 family.forget(prefix.length)
-            raise IpcacheFull(f"the ipcache holds {MAX_ENTRIES} prefixes, its limit")
+            raise IpcacheFull(f"the ipcache has {MAX_ENTRIES} prefixes, its limit")
         packed = self._pack(entry)
         if old is None:
             slot[number] = packed
@@ -227,7 +227,7 @@ class Ipcache:
         return None
 
     def get(self, prefix: Prefix) -> list[Entry]:
-        """All that is said about exactly this prefix: the entry in force first."""
+        """All entries for exactly this prefix, the active one first."""
         family = self._families[len(prefix.ip)]
         number = int.from_bytes(prefix.ip) >> (family.width - prefix.length)
         current = family.by_length.get(prefix.length, {}).get(number)
@@ -238,7 +238,7 @@ class Ipcache:
         return [self._entry(prefix, packed) for packed in [current, *waiting]]
 
     def __iter__(self) -> Iterator[Entry]:
-        """Every entry in force; what is added meanwhile may be missed, nothing comes twice."""
+        """Every active entry; one added during the iteration may be missed, none is repeated."""
         for family in self._families.values():
             for length, shift, slot in family.ordered:
                 for number in list(slot):

@@ -10,7 +10,7 @@ from wgpy.protocol.keys import KeyFormatError, PrivateKey
 
 
 def read_or_make_key(path: Path) -> PrivateKey:
-    """The key in the file, a new one when there is no file; raises as `read_key`."""
+    """The key in the file, a new one if there is no file; raises like `read_key`."""
     try:
         return read_key(path)
     except FileNotFoundError:
@@ -30,7 +30,7 @@ def read_key(path: Path) -> PrivateKey:
             f"{path}: not a private key (44 base64 characters): make one with `wgpy genkey`"
         ) from None
     if key.is_zero:
-        raise ValueError(f"{path}: the all-zero key is no key: make one with `wgpy genkey`")
+        raise ValueError(f"{path}: the all-zero key is not valid: create one with `wgpy genkey`")
     return key
 
 

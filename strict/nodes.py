@@ -115,7 +115,7 @@ class NodeRegistry:
             del self._by_key[old.public_key]
         if node.public_key is not None:
             self._by_key[node.public_key] = node.name
-        # Who claims last comes last: whoever is told all nodes in this order, owns alike.
+        # The last claim comes last: a table loaded in this order has the same owners.
         self._nodes.pop(node.name, None)
         self._nodes[node.name] = node
         self._claim(node.name, old, node)
@@ -162,7 +162,7 @@ class NodeRegistry:
         return self._cidrs.owner(cidr) == name
 
     def warnings(self) -> list[str]:
-        """What several nodes claim at once, in words."""
+        """Description of what several nodes claim at once."""
         contested = [(format_address(ip), names) for ip, names in self._addresses.contested()]
         contested += [(str(cidr), names) for cidr, names in self._cidrs.contested()]
         return [
@@ -185,7 +185,7 @@ class NodeRegistry:
         if holder is not None and holder != node.name:
             raise NodeRefused(
                 f"nodes {holder!r} and {node.name!r} both claim the key {key.base64}: "
-                f"{node.name!r} is refused; give it a key of its own or remove {holder!r}"
+                f"{node.name!r} is refused; give it its own key or remove {holder!r}"
             )
 
     def _claim(self, name: str, old: Node | None, new: Node | None) -> None:

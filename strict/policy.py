@@ -66,7 +66,7 @@ class StrictPolicy:
         self.verdict_listener: Callable[[Mapping[str, Any]], None] | None = None
         self.loads = 0
         self.holder: StrictSession | None = None
-        """The client that alone may change the table, as long as it is connected."""
+        """The only client that may change the table, while it is connected."""
         self._old: list[StrictTable] = []
         self._flows: dict[bytes, Verdict] = {}
         """By source, destination and, of what came out of a tunnel, the peer's key."""
@@ -152,7 +152,7 @@ class StrictPolicy:
         self.discard(old)
 
     def discard(self, table: StrictTable) -> None:
-        """Take a table that nobody uses any more apart, in slices."""
+        """Dispose of a table that is no longer used, in slices."""
         self._old.append(table)
 
     def housekeeping(self) -> bool:
@@ -232,7 +232,7 @@ class StrictSession:
             raise ControlError(code, str(error)) from error
 
     def close(self) -> None:
-        """A transaction that was not committed never happened; nobody is held off any more."""
+        """Discard an uncommitted transaction, and release the table."""
         if self._policy.holder is self:
             self._policy.holder = None
         self._forget()

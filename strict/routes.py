@@ -53,7 +53,7 @@ class RoutingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
-    """What shall be routed where.  `mtu` is the routes', 0 for the device's."""
+    """The desired routes.  `mtu` is the routes', 0 for the device's."""
 
     tunnel: tuple[Prefix, ...] = ()
     local: tuple[Prefix, ...] = ()
@@ -106,9 +106,9 @@ class Routing:
         self._priority = priority
 
     def apply(self, plan: RoutePlan, *, prune: bool = True) -> list[str]:
-        """Make rules and routes so; returns what had to be added or removed, in words.
+        """Make rules and routes match; returns descriptions of what was added or removed.
 
-        Without `prune` what is there stays as it is, and only what is missing is added.
+        Without `prune` existing ones stay, and only missing ones are added.
         Without the device its routes are left out.  Raises `RoutingError`.
         """
         try:
@@ -269,13 +269,13 @@ def bring_up(interface: str, mtu: int) -> None:
     _sysctl(f"ipv4/conf/{interface}/accept_local", "1")
     _sysctl(f"ipv4/conf/{interface}/send_redirects", "0")
     _sysctl(f"ipv6/conf/{interface}/accept_ra", "0")
-    # No link-local address: the kernel's neighbour discovery has nobody to talk to here.
+    # No link-local address: neighbour discovery is useless on this device.
     _sysctl(f"ipv6/conf/{interface}/addr_gen_mode", "1")
     try:
         with IPRoute() as ip:
             found = ip.link_lookup(ifname=interface)
             if not found:
-                raise RoutingError(f"{interface}: there is no such device")
+                raise RoutingError(f"{interface}: no such device")
             ip.link("set", index=found[0], mtu=mtu, state="up")
     except (NetlinkError, OSError) as error:
         raise RoutingError(f"{interface}: cannot be brought up: {error}") from error

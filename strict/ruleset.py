@@ -1,4 +1,4 @@
-"""The backstop as nftables rules: what must not pass in plaintext, in nft's language.
+"""The backstop as nftables rules: what must not pass in plaintext.
 
 Two tables of one name, `netdev` on the underlay devices and `inet` around the host's stack:
 
@@ -10,14 +10,14 @@ Two tables of one name, `netdev` on the underlay devices and `inet` around the h
 * after routing, before any source NAT: the same as egress for every device but the tunnel,
   unless it goes to one of this node's own pods.  No device needs a name for that, so one
   that was renamed, replaced or added a moment ago is covered;
-* pods to pods that somebody's NAT rewrote on the way into the tunnel, or past it, are
-  dropped: what they were is the truth.  Where there is NAT, they keep their addresses;
+* pods to pods that a NAT rule rewrote on the way into the tunnel, or past it, are dropped:
+  the original addresses count.  Where there is NAT, they keep their addresses;
 * a pod sends from its own address: from where the route back leads to its device;
 * a pod's address is never the outer source of a tunnel packet: endpoints stay on nodes;
 * pods leave the cluster under the node's address (masquerade), if asked for.
 
-In default mode the same rules count and let pass: that is the measured leak.  Pure: makes
-text; `strict.firewall` applies it.
+In default mode the same rules only count: that measures the leak.  Pure: creates text;
+`strict.firewall` applies it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ COUNTERS: Final = {
     "ingress_pods": "plaintext with a pod's address that came in by the underlay",
     "ingress_errors": "plaintext with a packet from pod to pod inside that came in",
     "before_nat": "the same as egress, caught after routing, on whatever device",
-    "rewritten": "from pod to pod, until somebody's NAT changed an address",
+    "rewritten": "from pod to pod, before NAT changed an address",
     "pod_source": "sent by a pod from an address that is not its own",
     "endpoint_in_pods": "tunnel packets with a pod's address as outer source",
 }
@@ -68,7 +68,7 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Backstop:
-    """What the tables shall say; equal values make equal tables."""
+    """The content of the tables; equal values give equal tables."""
 
     interface: str
     underlay: tuple[str, ...]
@@ -94,7 +94,7 @@ class Backstop:
     """On, and this node did not opt out of it."""
     masquerade: bool = False
     foreign_nat: bool = False
-    """Somebody else has NAT rules.  Without any, connections need not be tracked."""
+    """There are other NAT rules.  Without any, connections need not be tracked."""
 
     @property
     def tracks(self) -> bool:
@@ -258,7 +258,7 @@ def _keep(backstop: Backstop) -> Iterator[str]:
 
 
 def _rewritten(backstop: Backstop) -> Iterator[str]:
-    """Pods to pods that do not look so any more, behind all NAT.
+    """Pods to pods that no longer look so, after all NAT.
 
     Into the tunnel `_leaving` has marked them.  Elsewhere conntrack knows what they were; an
     ICMP error belongs to the connection that it quotes, and is judged by that.
@@ -367,13 +367,13 @@ def _pods_at(backstop: Backstop, family: str, start: int) -> Iterator[str]:
             )
 
 
-# nft's words.
+# nft syntax.
 
 _DIGIT: Final = {"ip": 4, "ip6": 6}
 
 
 def _count(backstop: Backstop, counter: str) -> str:
-    """Drop or, in default mode, let pass."""
+    """Drop or, in default mode, only count."""
     return f"counter name {counter} {'drop' if backstop.drop else 'accept'}"
 
 
@@ -423,7 +423,7 @@ def _sets(backstop: Backstop) -> Iterator[str]:
 
 
 def _widest(prefixes: Iterable[Prefix]) -> list[Prefix]:
-    """Without those inside of others: nft refuses intervals that overlap."""
+    """Without those inside others: nft refuses intervals that overlap."""
     found: list[Prefix] = []
     for prefix in sorted(set(prefixes), key=lambda prefix: (prefix.length, prefix.ip)):
         if not prefix.overlaps(found):

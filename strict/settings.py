@@ -1,6 +1,6 @@
-"""What the strict table is told besides nodes and entries, and the check of overlaps.
+"""Settings of the strict table (all but nodes and entries), and the check of overlaps.
 
-A frozen value: changing anything means a new one, which the table takes as a whole.
+A frozen value: every change creates a new one, which replaces the table's settings as a whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ETCD_PORTS: Final = (2379, 2380)
 
 
 class Mode(Enum):
-    """What happens to pod traffic whose destination nobody knows."""
+    """What happens to pod traffic with an unknown destination."""
 
     DEFAULT = "default"
     """It leaves in plaintext, as in Cilium."""
@@ -31,7 +31,7 @@ class OverlapRefused(ValueError):
 
 
 class PrefixSet:
-    """A few prefixes, asked often whether one of them holds an address."""
+    """A few prefixes, optimised for frequent lookups of an address."""
 
     __slots__ = ("_by_size",)
 
@@ -67,9 +67,9 @@ class TableConfig:
     etcd_ports: tuple[int, ...] = ETCD_PORTS
     allow_remote_node_identities: bool = False
     pods: PrefixSet = field(init=False, repr=False, compare=False)
-    """The pod CIDRs, to ask."""
+    """The pod CIDRs, for lookups."""
     nodes: PrefixSet = field(init=False, repr=False, compare=False)
-    """The node CIDRs, to ask."""
+    """The node CIDRs, for lookups."""
 
     def __post_init__(self) -> None:
         """Raises `OverlapRefused`; ValueError when strict mode has no pod CIDRs."""
@@ -77,7 +77,7 @@ class TableConfig:
         object.__setattr__(self, "nodes", PrefixSet(self.node_cidrs))
         if self.mode is Mode.STRICT and not self.pod_cidrs:
             raise ValueError(
-                "strict mode needs pod_cidrs: it could not tell pods from the world without them"
+                "strict mode needs pod_cidrs to distinguish pods from the world"
             )
         if self.allow_remote_node_identities or self.mode is Mode.DEFAULT:
             return
@@ -99,7 +99,7 @@ class TableConfig:
             )
 
     def is_pod(self, address: AddressBytes) -> bool:
-        """Whether the pod CIDRs hold a packed address."""
+        """Whether the pod CIDRs contain a packed address."""
         return address in self.pods
 
     def is_control_plane(self, address: AddressBytes, node: Node | None) -> bool:

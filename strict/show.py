@@ -25,8 +25,8 @@ _COLOURS: Final = {
 
 _BACKSTOP = {
     "drop": "drop pods' plaintext",
-    "count": "count pods' plaintext and let it pass",
-    "absent": "are not there: only the data plane holds",
+    "count": "count pods' plaintext without dropping it",
+    "absent": "are missing: only the data plane drops",
 }
 
 
@@ -51,7 +51,7 @@ def show_status(state: Mapping[str, Any]) -> None:
         rows.append(("agent", f"process {agent['pid']}, "
                               f"{'joined' if agent['joined'] else 'not all sources have synced'}"))
     else:
-        rows.append(("agent", "does not run; traffic and strictness go on without it"))
+        rows.append(("agent", "is not running; traffic and strict mode continue without it"))
         if config:
             on = "Enabled" if config["node_encryption"] else "Disabled"
             rows.append(("node encryption", on))

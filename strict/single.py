@@ -1,4 +1,4 @@
-"""One agent per interface and network namespace, by an address nobody can remove.
+"""One agent per interface and network namespace, by an address that cannot be removed.
 
 A lock file can be unlinked, and then a second agent takes the new one.  A name in the
 abstract namespace of Unix sockets lives in the network namespace, as the agent's work
@@ -15,7 +15,7 @@ _CREDENTIALS: Final = struct.Struct("3i")
 
 
 class AlreadyRuns(Exception):
-    """Another process holds the name; says which."""
+    """Another process holds the name; the message says which."""
 
 
 def hold(interface: str) -> socket.socket:

@@ -1,4 +1,4 @@
-"""What the sources have said so far, merged: the agent's own copy of the table.
+"""The merged state of all sources: the agent's own copy of the table.
 
 Nodes that contradict others are refused by name and tried again whenever the others
 change.  Before a source has synced, what it said in an earlier life is unknown, so
@@ -57,12 +57,12 @@ class ClusterState:
         return self._config
 
     def configure(self, config: TableConfig) -> None:
-        """Take other settings; raises ValueError when the known nodes do not fit them."""
+        """Change the settings; raises ValueError if the known nodes do not fit them."""
         self.table.configure(config)
         self._config = config
 
     def take(self, source: str, updates: Iterable[Update]) -> Changes:
-        """Merge what a source says."""
+        """Merge an update from a source."""
         changes = Changes()
         for update in updates:
             match update:
@@ -89,7 +89,7 @@ class ClusterState:
         return changes
 
     def synced(self, sources: Iterable[str]) -> bool:
-        """Whether every one of these sources has said all it knew."""
+        """Whether all of these sources have synced."""
         return self._synced.issuperset(sources)
 
     def local(self) -> Node:
@@ -98,7 +98,7 @@ class ClusterState:
         return known or Node(self._config.node, public_key=self._public_key)
 
     def set_key(self, public_key: PublicKey) -> None:
-        """This node has another key now."""
+        """This node has a new key."""
         self._public_key = public_key
         self._upsert_node(replace(self.local(), public_key=public_key), Changes())
 
@@ -119,7 +119,7 @@ class ClusterState:
             self.refused[node.name] = str(error)
 
     def _as_local(self, node: Node) -> Node:
-        """Our own key is a fact, whatever the sources say; but then others use a wrong one."""
+        """Our own key counts, whatever the sources say; but then other nodes use a wrong one."""
         self.refused.pop(node.name, None)
         if node.public_key not in (None, self._public_key):
             self.refused[node.name] = (

@@ -9,7 +9,7 @@ pod inside.
 
 Invariants: no row gives PLAINTEXT to a packet from the pod CIDRs to the pod CIDRs in
 strict mode, unless it stays on this node or goes to a known node's own address that
-`allow_remote_node_identities` lets live there.  A table without settings drops all.
+`allow_remote_node_identities` lets live there.  A table without settings drops everything.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an address is: the node behind it (None: unknown) and what said so."""
+    """Where an address is: its node (None: unknown) and the source of this knowledge."""
 
     node: Node | None
     reference: str = ""
@@ -76,7 +76,7 @@ class StrictTable:
         self.nodes = NodeRegistry()
         self.generation = generation
 
-    # Changes.  Each counts the generation up only when an answer may be another now.
+    # Changes.  Each increments the generation only if an answer may have changed.
 
     def configure(self, config: TableConfig) -> None:
         """Take new settings; raises `OverlapRefused` when a known node does not fit them."""
@@ -177,7 +177,7 @@ class StrictTable:
         return _decision(Rule.OUTSIDE, PLAINTEXT, place)
 
     def _carries_pods(self, packet: Buffer) -> bool:
-        """Whether a packet quotes or wraps one from pod to pod, or one nobody can read."""
+        """Whether a packet quotes or wraps a pod-to-pod packet, or an unreadable one."""
         for _ in range(NESTED):
             inner = headers.carried(packet)
             if inner is None:
@@ -225,9 +225,9 @@ class StrictTable:
     def decide_ingress(
         self, source: AddressBytes, destination: AddressBytes, peer: PublicKey
     ) -> Decision:
-        """The inner source must live on the node whose key the tunnel proved.
+        """The inner source must be on the node whose key authenticated the packet.
 
-        And the way ends here: a packet for a pod that is known to be elsewhere would be
+        And the destination must be here: a packet for a pod that is known to be elsewhere would be
         forwarded by the underlay, in plaintext.
         """
         config = self.config
@@ -293,7 +293,7 @@ class StrictTable:
         return _Place(None)
 
     def resolve(self, reference: str) -> Node | None:
-        """The node an entry speaks of, by name or by one of its addresses."""
+        """The node of an entry, by name or by one of its addresses."""
         node = self.nodes.get(reference)
         if node is None and reference:
             try:

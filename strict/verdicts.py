@@ -1,4 +1,4 @@
-"""The rows of the verdict table, and a decision with all that a person asks about it."""
+"""The rows of the verdict table, and a decision with its explanation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wgpy.protocol.policy import Action, Verdict
 
 
 class Rule(IntEnum):
-    """The verdict table's rows (docs/strict-mode.md); 0 and 10 stand outside of it, 11 above."""
+    """The verdict table's rows (docs/strict-mode.md); 0 and 10 are outside it, 11 above."""
 
     NOT_LOADED = 0
     MALFORMED = 1
@@ -31,7 +31,7 @@ class Rule(IntEnum):
 
     @property
     def sentence(self) -> str:
-        """The row in words."""
+        """Description of the row."""
         return _SENTENCES[self]
 
 
@@ -42,7 +42,7 @@ _SENTENCES: Final = {
     Rule.KNOWN_ENDPOINT: "the ipcache knows the destination, its node and the node's key",
     Rule.KNOWN_POD_CIDR: "a known node's pod CIDR covers the destination",
     Rule.UNKNOWN_POD: "pod to pod, and the destination cannot be encrypted to",
-    Rule.OUTSIDE: "the destination is outside of the cluster",
+    Rule.OUTSIDE: "the destination is outside the cluster",
     Rule.NODE_PLAINTEXT: "node traffic, which is not to be encrypted",
     Rule.NODE_ENCRYPTED: "node traffic to a known peer, node encryption on",
     Rule.NODE_UNKNOWN: "node traffic to an unknown peer, node encryption on",

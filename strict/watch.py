@@ -1,7 +1,7 @@
-"""A bell that rings when somebody changes routes, rules, links or nftables.
+"""A notification when routes, rules, links or nftables change.
 
-Two netlink sockets that only listen.  What they say is thrown away: whoever hears the
-bell compares the kernel's state with what it should be.  rtnetlink(7), libnftnl's groups.
+Two netlink sockets that only listen.  Their content is discarded: the
+agent then compares the kernel's state with the desired state.  rtnetlink(7), libnftnl's groups.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class KernelWatch:
 
 
 def drain(bell: socket.socket) -> bool:
-    """Read away what is there; True if there was anything (or too much to keep)."""
+    """Discard pending messages; True if there were any (or too many to keep)."""
     rang = False
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -48,7 +48,7 @@ def drain(bell: socket.socket) -> bool:
             except BlockingIOError:
                 raise
             except OSError:
-                pass  # ENOBUFS: messages were lost, which is a ring as well.
+                pass  # ENOBUFS: messages were lost, which is a notification as well.
             rang = True
     return rang
 

@@ -41,7 +41,7 @@ def entry_to_wire(entry: Entry) -> list[Any]:
 
 
 def entry_from_wire(item: Any) -> Entry:
-    """The way of half a million entries: a whole address takes the short cut."""
+    """Used for half a million entries: a single address takes a fast path."""
     try:
         text, node, identity, encrypt, source = item
         if text[-3:] == "/32" and ":" not in text:
@@ -138,7 +138,7 @@ def config_from_wire(item: Any) -> TableConfig:
 
 
 def decision_to_wire(decision: Decision) -> dict[str, Any]:
-    """The answer of ``explain`` and the heart of a verdict event."""
+    """The answer of ``explain`` and the core of a verdict event."""
     reason = decision.verdict.reason
     return {
         "rule": int(decision.rule),
@@ -191,7 +191,7 @@ class _Reader:
     def texts(self, key: str) -> dict[str, str]:
         value: dict[Any, Any] = self.one(key, dict, {})
         if not all(isinstance(text, str) for text in value.values()):
-            raise WireError(f"{self._what}: {key} must hold texts")
+            raise WireError(f"{self._what}: {key} must contain strings")
         return value
 
     def done(self) -> None:

@@ -1,10 +1,10 @@
-"""Whole frames from the underlay into a file that opens decrypted, and onto the screen.
+"""Whole frames from the underlay, into a file with the keys to decrypt it and onto the screen.
 
-A `Wiretap` takes frames at the bridge's ports, as the sniffer does, but whole: what the
-kernel would cut up later (UDP segmentation) is cut up here, so that each message of WireGuard
-is a frame of its own.  `SessionKeys` gets the keys from the nodes' data planes: each records
-into a file of its own meanwhile, of which only the key log is taken.  A data plane that keeps
-no such log (wireguard-go) leaves its peers' handshakes to the other side's.
+A `Wiretap` captures frames at the bridge's ports, like the sniffer, but whole: what the kernel
+would segment later (UDP segmentation) is segmented here, so that each message of WireGuard is
+a separate frame.  `SessionKeys` gets the keys from the nodes' data planes: each records
+into its own file during the capture, of which only the key log is used.  A data plane without
+a key log (wireguard-go) depends on the log of the other side.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Wiretap:
     """Whole frames at `ports` (ifindex to name) of the bridge.  A context manager.
 
     Those that enter the bridge there, so that each is seen once; with `both` also those that
-    leave it, for whoever watches one link.
+    leave it, to watch one link.
     """
 
     def __init__(self, namespace: Namespace, ports: dict[int, str], *, both: bool) -> None:
@@ -130,7 +130,7 @@ class SessionKeys:
 
     def __init__(self, cluster: Cluster) -> None:
         self.without: dict[str, str] = {}
-        """Nodes that give no keys, and why."""
+        """Nodes without keys, and why."""
         self._files: list[Path] = []
         self._connections: list[socket.socket] = []
         for node in cluster.topology.nodes:
@@ -151,7 +151,7 @@ class SessionKeys:
 
     def _hang_up(self) -> None:
         for connection in self._connections:
-            # The data plane closes its file before it hangs up in turn.
+            # The data plane closes its file before it closes the connection.
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(1 << 16):
@@ -160,7 +160,7 @@ class SessionKeys:
         self._connections.clear()
 
     def take(self) -> list[str]:
-        """End the recordings; the key logs, each once."""
+        """End the recordings; returns each key log once."""
         self._hang_up()
         found: dict[str, None] = {}
         for path in self._files:
@@ -172,7 +172,7 @@ class SessionKeys:
 
 
 def _record(folder: Path, path: Path) -> socket.socket:
-    """Have the data plane record to `path` for as long as the connection lives."""
+    """Make the data plane record to `path` while the connection lives."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(10)
     try:
@@ -190,16 +190,16 @@ def _record(folder: Path, path: Path) -> socket.socket:
 
 
 class CaptureFile:
-    """A pcapng file with one interface a port, keys first.  Complete when it is closed."""
+    """A pcapng file with one interface per port, keys first.  Complete when it is closed."""
 
     def __init__(self, path: Path, ports: list[str]) -> None:
-        """Creates `path` for its owner alone.  Raises OSError."""
+        """Creates `path`, readable only by its owner.  Raises OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
         os.fchmod(descriptor, 0o600)
         self._file = os.fdopen(descriptor, "wb")
         self._numbers = {port: number for number, port in enumerate(ports)}
-        # Frames wait here: the keys that open them come before them in the file.
+        # Frames wait here, because their keys must precede them in the file.
         self._frames: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self.frames = 0
 
@@ -211,7 +211,7 @@ class CaptureFile:
     def close(self, keys: list[str]) -> None:
         """Write the file."""
         with self._file as out, self._frames as frames:
-            comment = "holds the keys of these tunnels: keep it secret" if keys else ""
+            comment = "contains the keys of these tunnels: keep it secret" if keys else ""
             out.write(pcapng.section_header(f"wgpy {__version__}", comment))
             for port in self._numbers:
                 out.write(pcapng.interface(ETHERNET, port, "frames that enter the bridge here"))

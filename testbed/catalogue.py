@@ -1,8 +1,7 @@
 """The labs: a topology file and a page each, found by name.
 
 A page is Markdown; its fenced blocks marked `console` are commands to type, followed by
-what one will see, and are run by the tests exactly as they stand (docs/labs.md tells the
-few words they may use).
+the expected output. The tests run them exactly as written (docs/labs.md explains the syntax).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a frame on the underlay is: ciphertext, or a packet that should not be readable here.
+"""Classifies frames on the underlay: ciphertext, or a packet that should not be readable here.
 
-Its own little parser of Ethernet, IPv4, IPv6, UDP and WireGuard's framing, sharing no code
-with the data plane it watches.  It judges what an eavesdropper would: the addresses in the
-clear.  UDP counts as WireGuard only between addresses that are not pods', on the cluster's
+A small separate parser of Ethernet, IPv4, IPv6, UDP and WireGuard's framing that shares no
+code with the data plane it watches.  It judges like an eavesdropper, by the plaintext
+addresses.  UDP counts as WireGuard only between addresses that are not pods', on the cluster's
 port, and with a well-formed WireGuard header behind it.
 """
 
@@ -16,12 +16,12 @@ from ipaddress import ip_address
 from testbed.topology import LISTEN_PORT, Network
 
 CANARY_TYPE = 0x88B5
-"""IEEE's local experimental EtherType: how a sniffer proves that it is awake."""
+"""IEEE's local experimental EtherType, for the frames that prove that a sniffer works."""
 
 _FIXED_SIZES = {1: 148, 2: 92, 3: 64}
 _EXTENSIONS = frozenset((0, 43, 60, 51))
 _NEIGHBOUR_TYPES = frozenset((130, 131, 132, 133, 134, 135, 136, 137, 143))
-"""ICMPv6 that every device speaks by itself: multicast listeners and neighbours."""
+"""ICMPv6 that every device sends by itself: multicast listeners and neighbours."""
 _MESSAGE_NAMES = {1: "initiation", 2: "response", 3: "cookie reply", 4: "data"}
 _PROTOCOLS = {
     1: "ICMP", 6: "TCP", 17: "UDP", 44: "fragment", 58: "ICMPv6", 132: "SCTP", 59: "no next",
@@ -34,7 +34,7 @@ class Kind(Enum):
 
     WIREGUARD = "ciphertext"
     POD_TO_POD = "pod to pod, in plaintext"
-    POD_TO_OTHER = "a pod and somebody else, in plaintext"
+    POD_TO_OTHER = "a pod and another host, in plaintext"
     NODE = "plaintext without pods"
     NEIGHBOUR = "ARP or neighbour discovery"
     CANARY = "sniffer's own"
@@ -147,7 +147,7 @@ def _message(head: bytes, size: int) -> str:
     if len(head) < 4 or any(head[1:4]) or head[0] not in _MESSAGE_NAMES:
         return ""
     fixed = _FIXED_SIZES.get(head[0])
-    # No more can be asked of data: padding stops at the MTU, so any size may come, and a
+    # Data cannot be checked further: padding stops at the MTU, so any size is valid, and a
     # frame may hold many messages where the device cuts them up later.
     fits = size == fixed if fixed else size >= 32
     return _MESSAGE_NAMES[head[0]] if fits else ""

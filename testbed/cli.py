@@ -1,8 +1,7 @@
-"""Clusters of network namespaces on this machine: up, look, break, down.
+"""Run clusters of network namespaces on this machine.
 
-`wgpy testbed …`: every command that changes or looks into namespaces first makes sure that
-it may (`privileges.require`), which without root means to start again inside of the user
-namespace that the cluster lives in.
+`wgpy testbed …`: every command that changes or reads namespaces first makes sure that it may
+(`privileges.require`). Without root it restarts inside the user namespace of the cluster.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ FAILURES = (
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 which = click.option("-c", "--cluster", "name", metavar="NAME",
-                     help="Which running cluster; not needed for the only one.")  # fmt: skip
+                     help="Which running cluster; not needed if there is only one.")  # fmt: skip
 named = click.argument("argument", metavar="[NAME]", required=False)
 
 
 def tell(as_json: bool, text: str, **facts: Any) -> None:
-    """The result of a command: a sentence, or the same as one JSON document."""
+    """The result of a command: a sentence, or one JSON document."""
     click.echo(json.dumps(facts, indent=2) if as_json else text)
 
 
@@ -56,7 +55,7 @@ def _one_name(argument: str | None, name: str | None) -> str | None:
 
 
 class _Group(click.Group):
-    """Failures end the program with their sentence, not with a trace."""
+    """Failures end the program with a message, not with a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -67,23 +66,23 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 def testbed() -> None:
-    """Clusters of network namespaces on this machine: up, look, break, down."""
+    """Run clusters of network namespaces on this machine."""
 
 
 def _pick(name: str | None) -> Cluster:
-    """The cluster meant; re-executes in its user namespace where needed."""
+    """The selected cluster; re-executes in its user namespace if needed."""
     running = registered()
     if name is None:
         if len(running) != 1:
             listed = ", ".join(running) or "none"
-            raise ClusterError(f"which cluster? say -c NAME (running: {listed})")
+            raise ClusterError(f"which cluster? use -c NAME (running: {listed})")
         name = running[0]
     if not privileges.privileged():
         privileges.require(into=_holder(name))
     privileges.require()
     cluster = Cluster.load(name)
     if not cluster.alive():
-        raise ClusterError(f"{name} is not alive any more: wgpy testbed down {name}")
+        raise ClusterError(f"{name} is not running any more: wgpy testbed down {name}")
     return cluster
 
 
@@ -103,10 +102,10 @@ def _complete_lab(_ctx: object, _parameter: object, incomplete: str) -> list[str
 
 @testbed.command()
 @click.argument("what", metavar="FILE|LAB", shell_complete=_complete_lab)
-@click.option("--name", default="", help="Its name; the topology's, when left out.")
+@click.option("--name", default="", help="Its name (default: the topology's).")
 @as_json
 def up(what: str, name: str, as_json: bool) -> None:
-    """Bring a cluster up and leave it running."""
+    """Start a cluster and leave it running."""
     topology = catalogue.topology_of(what)
     privileges.require()
     begin = time.monotonic()
@@ -134,12 +133,12 @@ def _take_down(cluster: Cluster) -> None:
 @click.option("--all", "everything", is_flag=True, help="All clusters.")
 @as_json
 def down(argument: str | None, name: str | None, everything: bool, as_json: bool) -> None:
-    """Take a cluster down; nothing of it stays."""
+    """Remove a cluster completely."""
     running = registered()
     name = _one_name(argument, name)
     names = running if everything else [name] if name else running if len(running) == 1 else []
     if not names and not everything:
-        raise ClusterError(f"which cluster? say -c NAME (running: {', '.join(running) or 'none'})")
+        raise ClusterError(f"which cluster? use -c NAME (running: {', '.join(running) or 'none'})")
     for each in names:
         if not privileges.privileged():
             privileges.require(into=_holder(each))
@@ -155,9 +154,9 @@ def down(argument: str | None, name: str | None, everything: bool, as_json: bool
 @which
 @as_json
 def inspect(argument: str | None, name: str | None, as_json: bool) -> None:
-    """What runs, and what the sentinel has seen on the underlay.
+    """Show what runs, and what the sentinel has seen on the underlay.
 
-    Exit status 1 when the sentinel is dead, deaf or late: then nothing is known of the wire.
+    Exit status 1 if the sentinel is dead, late or receives nothing: the counts are then unknown.
     """
     cluster = _pick(_one_name(argument, name))
     trouble = ""
@@ -228,7 +227,7 @@ def _describe(cluster: Cluster) -> dict[str, Any]:
 
 
 def _common_mode(modes: list[str]) -> str:
-    """The mode in force, as long as all data planes that answer agree."""
+    """The current mode, if all data planes that answer agree."""
     found = sorted(set(modes) - {control.NONE, control.SILENT})
     return found[0] if len(found) == 1 else "mixed" if found else control.NONE
 
@@ -245,7 +244,7 @@ def _common_mode(modes: list[str]) -> str:
 def draw(
     what: str | None, name: str | None, form: str, output: Path | None, as_json: bool
 ) -> None:
-    """Draw a topology; of a running cluster also who has not discovered whom."""
+    """Draw a topology; for a running cluster also what the nodes have not discovered."""
     views = {}
     if what is None or name is not None or what in registered():
         cluster = _pick(_one_name(what, name))
@@ -274,7 +273,7 @@ _STAY = ("sh", "-c", 'cd "$0" || exit 1; exec "$@"')
 @click.argument("where", metavar="NODE|NODE/POD|world|underlay")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(name: str | None, where: str, command: tuple[str, ...]) -> NoReturn:
-    """Run a command in a namespace, as if one sat there; in the folder where you are."""
+    """Run a command in a namespace, in the current folder."""
     cluster = _pick(name)
     if where not in cluster.namespaces:
         raise ClusterError(f"no {where!r} here: {', '.join(cluster.namespaces)}")
@@ -289,16 +288,16 @@ def execute(name: str | None, where: str, command: tuple[str, ...]) -> NoReturn:
 @which
 @click.argument("where", metavar="[NODE|LINK]", required=False)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
-              help="Also write a pcapng file, with the keys that open it.")  # fmt: skip
+              help="Also write a pcapng file, with the keys to decrypt it.")  # fmt: skip
 @click.option("--count", type=click.IntRange(0), default=0, help="Stop after this many frames.")
 @click.option("--seconds", type=click.FloatRange(0), default=0, help="Stop after this long.")
-@click.option("--plaintext", is_flag=True, help="Only what an eavesdropper can read.")
+@click.option("--plaintext", is_flag=True, help="Show only what an eavesdropper can read.")
 @as_json
 def capture(
     name: str | None, where: str | None, output: Path | None, count: int, seconds: float,
     plaintext: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Show what is on the underlay, as an eavesdropper there sees it.
+    """Show the traffic on the underlay, as an eavesdropper sees it.
 
     NODE is a node's links; LINK is an underlay (lan) or one node's link to it (alpha.0).
     With -o, the keys of all data planes go into the file: Wireshark, tshark and
@@ -324,8 +323,8 @@ def capture(
         return True
 
     def ready() -> None:
-        held = f"; {output} will hold secret keys" if output else ""
-        click.echo(f"capturing, Ctrl-C ends it{held}", err=True)
+        held = f"; {output} will contain secret keys" if output else ""
+        click.echo(f"capturing, stop with Ctrl-C{held}", err=True)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     missed, without, logs = recording.run(cluster, where, output, show, more, ready)
@@ -353,21 +352,21 @@ def _print_frame(record: Record, as_json: bool) -> None:
 
 @testbed.command()
 @which
-@click.option("--on", "viewer", help="Only on this node; all nodes when left out.")
+@click.option("--on", "viewer", help="Only on this node (default: all nodes).")
 @click.argument("names", nargs=-1, required=True, metavar="NODE|NODE/POD …")
 @as_json
 def publish(name: str | None, viewer: str | None, names: tuple[str, ...], as_json: bool) -> None:
-    """Let the nodes discover nodes or pods (NODE, NODE/POD)."""
+    """Make the nodes discover nodes or pods (NODE, NODE/POD)."""
     _change(name, viewer, names, known=True, as_json=as_json)
 
 
 @testbed.command()
 @which
-@click.option("--on", "viewer", help="Only on this node; all nodes when left out.")
+@click.option("--on", "viewer", help="Only on this node (default: all nodes).")
 @click.argument("names", nargs=-1, required=True, metavar="NODE|NODE/POD …")
 @as_json
 def withdraw(name: str | None, viewer: str | None, names: tuple[str, ...], as_json: bool) -> None:
-    """Let the nodes forget nodes or pods."""
+    """Make the nodes forget nodes or pods."""
     _change(name, viewer, names, known=False, as_json=as_json)
 
 
@@ -393,14 +392,14 @@ def _change(
 
 @testbed.command()
 @which
-@click.option("--on", "viewer", help="Only on this node; all nodes when left out.")
+@click.option("--on", "viewer", help="Only on this node (default: all nodes).")
 @click.argument("word", metavar="default|strict", type=click.Choice(["default", "strict"]))
 @as_json
 def mode(name: str | None, viewer: str | None, word: str, as_json: bool) -> None:
     """Switch nodes to default or strict mode while they run."""
     cluster = _pick(name)
     if cluster.topology.mode == "plain":
-        raise ClusterError(f"{cluster.name} is plain WireGuard: it has no table and no modes")
+        raise ClusterError(f"{cluster.name} is plain WireGuard: it has neither table nor modes")
     known = [node.name for node in cluster.topology.nodes]
     if viewer is not None:
         _check_node(cluster, viewer)
@@ -417,10 +416,10 @@ def mode(name: str | None, viewer: str | None, word: str, as_json: bool) -> None
 @click.argument("node")
 @click.argument("role", type=click.Choice([AGENT, DATA_PLANE]))
 @click.option("--signal", "word", default="KILL", metavar="NAME", show_default=True,
-              help="KILL, TERM, STOP, CONT and so on.")  # fmt: skip
+              help="KILL, TERM, STOP, CONT, …")  # fmt: skip
 @as_json
 def kill(name: str | None, node: str, role: str, word: str, as_json: bool) -> None:
-    """Signal a node's agent or data plane (SIGKILL when not told otherwise)."""
+    """Send a signal to a node's agent or data plane (default: SIGKILL)."""
     try:
         number = signal.Signals[f"SIG{word.upper().removeprefix('SIG')}"]
     except KeyError:
@@ -444,7 +443,7 @@ def _check_node(cluster: Cluster, node: str) -> None:
 @click.argument("role", type=click.Choice([AGENT, DATA_PLANE]))
 @as_json
 def start(name: str | None, node: str, role: str, as_json: bool) -> None:
-    """Start a node's agent or data plane again after it was killed."""
+    """Restart a node's agent or data plane after it was killed."""
     cluster = _pick(name)
     _check_node(cluster, node)
     if cluster.pid(node, role) is not None:
@@ -461,7 +460,7 @@ def start(name: str | None, node: str, role: str, as_json: bool) -> None:
 @click.option("--topology", is_flag=True, help="Print the lab's topology file instead.")
 @as_json
 def labs(name: str | None, topology: bool, as_json: bool) -> None:
-    """List the labs, or read the page of one."""
+    """List the labs, or show the page of one."""
     found = catalogue.labs()
     if name:
         found = [lab for lab in found if lab.name == name]
@@ -480,4 +479,4 @@ def labs(name: str | None, topology: bool, as_json: bool) -> None:
         width = max((len(lab.name) for lab in found), default=0)
         for lab in found:
             click.echo(f"{lab.name:<{width}}  {lab.title}")
-        click.echo("\nread one: wgpy testbed labs NAME   start one: wgpy testbed up NAME")
+        click.echo("\nread: wgpy testbed labs NAME   start: wgpy testbed up NAME")

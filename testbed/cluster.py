@@ -1,4 +1,4 @@
-"""A running cluster: brought up from a topology, found again by name, taken down for sure.
+"""A running cluster: created from a topology, found again by name, reliably removed.
 
 `Cluster.up` makes the namespaces, wires them, and starts on every node the agent (default
 and strict mode) or a bare WireGuard (plain mode).  State lives in one folder per cluster
@@ -6,7 +6,7 @@ below `privileges.state_folder()`: topology, keys, configuration and logs of eve
 `state.json`, so that another process can `Cluster.load` it.  A cluster that is `owned` dies
 with the process that made it; others stay until `down`.
 
-Whatever fails on the way up, everything made so far is removed again.
+If a step of `up` fails, everything created so far is removed.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ AGENT, DATA_PLANE, LINKS = "agent", "dataplane", "links"
 
 
 class ClusterError(Exception):
-    """A cluster cannot be made, found or changed; says why."""
+    """A cluster cannot be created, found or changed; the message says why."""
 
 
 class Cluster:
-    """Namespaces, processes and files of one topology.  A context manager that takes it down."""
+    """Namespaces, processes and files of one topology.  A context manager that removes it."""
 
     def __init__(self, topology: Topology, name: str, folder: Path) -> None:
         self.topology = topology
@@ -70,13 +70,13 @@ class Cluster:
     ) -> None:
         self.down()
 
-    # Life and death.
+    # Start and end.
 
     @classmethod
     def up(
         cls, topology: Topology, *, name: str = "", owned: bool = True, start: bool = True
     ) -> Cluster:
-        """Make it and wait until every node is ready.  Raises `ClusterError`, leaving nothing."""
+        """Create it and wait until every node is ready.  Raises `ClusterError`, leaving nothing."""
         complete_path()
         sweep()
         token = secrets.token_hex(3)
@@ -143,7 +143,7 @@ class Cluster:
             raise DataPlaneError(f"the forwarder of the links ended:\n{daemon.last_words()}")
 
     def _prepare(self, name: str) -> None:
-        """A node's folder: its key, and what it knows."""
+        """A node's folder: its key and its discovery file."""
         folder = self.node_folder(name)
         folder.mkdir(exist_ok=True)
         self.keys[name] = dataplane.new_key()
@@ -211,7 +211,7 @@ class Cluster:
         return self._launch(node, AGENT, command)
 
     def start_data_plane(self, node: str) -> Daemon:
-        """The node's WireGuard by itself."""
+        """The node's WireGuard without an agent."""
         command = dataplane.wireguard_command(self.topology.node(node))
         return self._launch(node, DATA_PLANE, command)
 
@@ -243,7 +243,7 @@ class Cluster:
         return bool(status.get("joined")) and status.get("pid") == self.daemons[node, AGENT].pid
 
     def agent_status(self, node: str) -> dict[str, Any]:
-        """What the agent last wrote down about itself; empty before it did."""
+        """The agent's last recorded state; empty before the first."""
         path = self.run_folder(node) / f"{dataplane.DEVICE}.agent"
         try:
             found: dict[str, Any] = json.loads(path.read_text())
@@ -264,7 +264,7 @@ class Cluster:
         space.ip(dataplane.plain_lines(self.topology, described))
 
     def pid(self, node: str, role: str) -> int | None:
-        """The process of a node's agent or data plane, whoever started it; None without."""
+        """The process of a node's agent or data plane, however started; None if none runs."""
         marks = (b"wireguard-", b"wireguard_py") if role == DATA_PLANE else (b"strict\0run",)
         for pid in namespaces.inside([self.namespaces[node].inode]):
             try:
@@ -285,7 +285,7 @@ class Cluster:
             wait_until(lambda: namespaces.start_time(pid) is None, 5)
         return pid
 
-    # Looking.
+    # Observation.
 
     def sniffer(
         self, *, slots: int = 65536, on_record: Callable[[Record], None] | None = None
@@ -314,7 +314,7 @@ class Cluster:
         sniffer.settle(self.senders())
 
     def senders(self) -> Iterator[tuple[Namespace, str]]:
-        """The nodes' underlay devices that are up.  Raises `SnifferBlind` where nobody listens."""
+        """The nodes' underlay devices that are up.  Raises `SnifferBlind` if a port is down."""
         wire = self.namespaces[UNDERLAY]
         listed = json.loads(wire.run("ip", "-j", "link").stdout)
         ports = {row["ifname"]: row["flags"] for row in listed}
@@ -383,7 +383,7 @@ def registered() -> list[str]:
 
 
 def sweep() -> None:
-    """Take down what killed programs left: clusters whose owner or holders are gone."""
+    """Remove what killed programs left: clusters whose owner or holders are gone."""
     for name in registered():
         try:
             cluster = Cluster.load(name)

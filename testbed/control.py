@@ -1,7 +1,7 @@
-"""What a node's data plane says about its table and its drops, asked from outside.
+"""Queries a node's data plane about its table and its drops, from outside.
 
 One short connection per question to the control socket (docs/control-socket.md), through
-/proc/PID/root, as the node's /run is its own.
+/proc/PID/root, because each node has its own /run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["ControlFailed", "backstop", "connection", "drops", "status", "wait_k
 
 @contextmanager
 def connection(cluster: Cluster, node: str) -> Iterator[StrictClient]:
-    """A control connection to `node`; raises `ControlFailed` when nobody answers."""
+    """A control connection to `node`; raises `ControlFailed` if there is no answer."""
     with StrictClient(DEVICE, cluster.run_folder(node)) as client:
         yield client
 
@@ -39,7 +39,7 @@ NONE, SILENT = "none", "no answer"
 
 
 def live_mode(cluster: Cluster, node: str) -> str:
-    """The mode in force: of the table in the data plane, or `plain`; `NONE` or `SILENT`."""
+    """The current mode: of the table in the data plane, or `plain`; `NONE` or `SILENT`."""
     if cluster.pid(node, DATA_PLANE) is None:
         return NONE
     try:

@@ -1,7 +1,7 @@
-"""Starting a node's WireGuard, and telling it its peers where no agent does (plain mode).
+"""Starts a node's WireGuard, and configures its peers if there is no agent (plain mode).
 
 The program is `wireguard-py` or, for comparison in plain mode, `wireguard-go`.  It runs
-inside of the node's namespaces; its UAPI socket is reached from outside through
+inside the node's namespaces; its UAPI socket is reached from outside through
 /proc/PID/root, since every node has a /run of its own.
 """
 
@@ -33,12 +33,12 @@ SOCKET = sockets.socket_path(DEVICE).relative_to("/var")
 
 
 class DataPlaneError(Exception):
-    """A data plane did not start or does not answer; says which, with its last words."""
+    """A data plane did not start or does not answer; says which, with the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A background process of a node; `log` holds everything it said."""
+    """A background process of a node; `log` has all its output."""
 
     node: str
     role: str
@@ -59,7 +59,7 @@ class Daemon:
 
 
 def program(name: str) -> str:
-    """The path of a program, the ones beside this Python first.  Raises `DataPlaneError`."""
+    """The path of a program, first next to this Python.  Raises `DataPlaneError`."""
     beside = Path(sys.executable).parent / name
     if beside.exists():
         return str(beside)
@@ -131,7 +131,7 @@ def ask(namespace: Namespace, request: str, seconds: float = 10) -> str:
 
 
 def snapshot(namespace: Namespace) -> DeviceSnapshot:
-    """What the data plane says about itself."""
+    """The data plane's state."""
     return parse_get(ask(namespace, GET))
 
 

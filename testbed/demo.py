@@ -1,7 +1,7 @@
 """See WireGuard work, and strict mode hold, in under a minute.
 
 `wgpy demo`: real packets between network namespaces, as root or in an unprivileged user
-namespace; where there is no TUN device at all, the same engines in the simulator.
+namespace; without a TUN device, the same engine in the simulator.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ FAILURES = (
     ClusterError, ControlFailed, DataPlaneError, NamespaceError, SnifferBlind, TimeoutError,
 )  # fmt: skip
 HINTS = [
-    "wgpy testbed labs                   labs to play with: the leak, roaming, spoofing …",
-    "wgpy testbed up leak                this demo's cluster, to keep",
-    "wgpy testbed exec alpha wg          or any other command in there",
+    "wgpy testbed labs                   labs to try: the leak, roaming, spoofing …",
+    "wgpy testbed up leak                this demo's cluster, to explore",
+    "wgpy testbed exec alpha wg          or any other command in a node",
     "wgpy testbed capture                the eavesdropper's view",
-    "wgpy testbed publish beta           let the others discover a node",
-    "docs/strict-mode.md                 what is decided, by which row of which table",
+    "wgpy testbed publish beta           make the others discover a node",
+    "docs/strict-mode.md                 the verdict table: which row decides what",
 ]
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-@click.option("--simulate", is_flag=True, help="In the simulator, even where TUN works.")
+@click.option("--simulate", is_flag=True, help="Use the simulator, even if TUN works.")
 @click.option("--seconds", default=1, show_default=True, help="Length of each iperf3 run.")
 def demo(as_json: bool, simulate: bool, seconds: int) -> None:
     """See WireGuard work, and strict mode hold, in under a minute."""
@@ -42,8 +42,8 @@ def demo(as_json: bool, simulate: bool, seconds: int) -> None:
     if not simulate:
         reason = _enter()
         if reason:
-            story.say(f"[yellow]No real packets here: {reason}[/]")
-            story.say("[yellow]The same engines run in the simulator instead.[/]")
+            story.say(f"[yellow]No real packets on this machine: {reason}[/]")
+            story.say("[yellow]The same engine runs in the simulator instead.[/]")
             simulate = True
     try:
         if simulate:
@@ -51,18 +51,18 @@ def demo(as_json: bool, simulate: bool, seconds: int) -> None:
             strict_story_simulated(story)
         else:
             if privileges.inside_user_namespace():
-                story.say("[yellow]Not root: everything runs in a user namespace of its own.[/]")
+                story.say("[yellow]Not root: everything runs in a separate user namespace.[/]")
             first_light(story, seconds=seconds)
             strict_story(story, seconds=seconds)
     except FAILURES as error:
         raise click.ClickException(str(error)) from error
     story.finish(HINTS)
     if not story.went_well:
-        raise click.ClickException("not all of it went as it should: see the table")
+        raise click.ClickException("not every result is as expected: see the table")
 
 
 def _enter() -> str:
-    """Get the rights for real packets, perhaps by starting again; else say why not."""
+    """Get the rights for real packets, possibly by restarting; otherwise return why not."""
     try:
         privileges.require()
     except PermissionError as error:

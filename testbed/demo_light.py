@@ -19,7 +19,7 @@ HEADERS = 14 + 20 + 8
 
 
 def first_light(story: Story, *, seconds: int = 2) -> None:
-    """Tell the story and leave its results in `story`."""
+    """Run the scenario and store its results in `story`."""
     topology = catalogue.topology_of("firstlight")
     story.step("Two network namespaces, a wire between them, wireguard-py in both")
     begin = time.monotonic()
@@ -69,8 +69,8 @@ def _ciphertext(story: Story, cluster: Cluster, sniffer: Sniffer) -> None:
     inner = _tap(cluster.namespaces["alpha"], "wg0", target)
     cluster.settle(sniffer)
     outer = _data(sniffer)[before]
-    story.dump("what alpha's tunnel device takes in:", inner, SECRET)
-    story.dump(f"what the eavesdropper sees of it ({outer.packet}):", outer.head[HEADERS:], SECRET)
+    story.dump("what alpha's tunnel device receives:", inner, SECRET)
+    story.dump(f"what the eavesdropper sees ({outer.packet}):", outer.head[HEADERS:], SECRET)
     readable = SECRET in outer.head
     story.result("the same ping on the underlay", "readable" if readable else "ciphertext",
                  not readable)  # fmt: skip
@@ -105,7 +105,7 @@ def _nothing_readable(story: Story, cluster: Cluster, sniffer: Sniffer) -> None:
     cluster.settle(sniffer)
     sealed, readable = sniffer.counts[Kind.WIREGUARD], sniffer.counts[Kind.NODE]
     story.result(
-        "all that crossed the underlay",
+        "everything on the underlay",
         f"{sealed} frames of WireGuard, {readable} readable, {sniffer.missed} missed",
         readable == 0 and sniffer.missed == 0,
     )

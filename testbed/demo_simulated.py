@@ -1,4 +1,4 @@
-"""The demo where no TUN device can be had: the same engines and table in virtual time."""
+"""The demo without a TUN device: the same engine and table in virtual time."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class WatchedWorld(World):
         self.seen: list[tuple[int, str, bytes]] = []
 
     def transmit(self, node: Node, data: bytes, endpoint: Endpoint) -> None:
-        """Write it down, then let it go."""
+        """Record it, then deliver it."""
         self.seen.append((self.clock.monotonic(), node.name, data))
         super().transmit(node, data, endpoint)
 
 
 def first_light_simulated(story: Story) -> None:
-    """Tell the story and leave its results in `story`."""
+    """Run the scenario and store its results in `story`."""
     story.step("Two engines in the simulator, 10 ms apart (virtual time)")
     world = WatchedWorld()
     alpha, beta = world.add("alpha"), world.add("beta")
@@ -55,13 +55,13 @@ def first_light_simulated(story: Story) -> None:
     story.say(f"{answered} of {len(packets)} pings answered")
     story.step("The same packet inside the tunnel and on the wire")
     sealed = [data for _at, name, data in world.seen if name == "alpha" and data[0] == 4]
-    story.dump("what alpha's tunnel device takes in:", packets[0], SECRET)
-    story.dump("what an eavesdropper sees of it:", sealed[0], SECRET)
+    story.dump("what alpha's tunnel device receives:", packets[0], SECRET)
+    story.dump("what an eavesdropper sees:", sealed[0], SECRET)
     readable = sum(SECRET in data for _at, _name, data in world.seen)
     story.result("handshake (simulated)", "initiation, response", world.seen[0][2][0] == 1)
     story.result("ping through the tunnel", f"{answered} of {len(packets)}",
                  answered == len(packets))  # fmt: skip
-    story.result("all that crossed the wire", f"{len(world.seen)} datagrams, {readable} readable",
+    story.result("everything on the wire", f"{len(world.seen)} datagrams, {readable} readable",
                  readable == 0)  # fmt: skip
     story.note(simulated=True, pings=answered, readable_frames=readable)
 
@@ -77,7 +77,7 @@ def strict_story_simulated(story: Story, *, packets: int = 5) -> None:
     alpha.engine.policy = table
 
     def talk() -> list[bytes]:
-        """Some packets to beta's pod; what comes back from the engine unencrypted."""
+        """Some packets to beta's pod; returns what the engine gives back unencrypted."""
         readable: list[bytes] = []
         for number in range(packets):
             echo = Echo(alpha.inner, beta.inner, number, False, SECRET * 3)
@@ -113,7 +113,7 @@ def _simulated_modes(
 ) -> None:
     story.step("Default mode: a pod talks to a pod that its node has not discovered")
     readable = talk()
-    story.say(f"given back to the host unencrypted: [bold red]{len(readable)} packets[/]")
+    story.say(f"returned to the host unencrypted: [bold red]{len(readable)} packets[/]")
     if readable:
         story.dump("one of them:", readable[0], SECRET)
     story.result("default mode, pod undiscovered", f"{len(readable)} packets in PLAINTEXT",

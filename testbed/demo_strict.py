@@ -38,13 +38,13 @@ class Scene:
         self.target: Address = cluster.topology.pod("beta/server").addresses[0]
 
     def plaintext(self) -> int:
-        """Pod packets in the clear so far."""
+        """Pod packets in plaintext so far."""
         self.cluster.settle(self.sniffer)
         return self.sniffer.count(Kind.POD_TO_POD)
 
 
 def strict_story(story: Story, *, seconds: int = 2) -> None:
-    """Tell the story and leave its results in `story`."""
+    """Run the scenario and store its results in `story`."""
     topology = catalogue.topology_of("leak")
     story.step("Default mode: a pod talks to a pod that its node has not discovered")
     with Cluster.up(topology) as cluster, cluster.sniffer(slots=1 << 17) as sniffer:
@@ -66,7 +66,7 @@ def _leak(scene: Scene, server: Server) -> None:
             client.socket.sendall(SECRET)
             wait_until(lambda: _find(scene.sniffer, SECRET) is not None, 3)
     leaked = scene.plaintext()
-    story.say(f"the connection {'works, and nobody notices' if through else 'fails'}; "
+    story.say(f"the connection {'works, and the pods do not notice' if through else 'fails'}; "
               f"on the underlay: [bold red]{leaked} packets in plaintext[/]")  # fmt: skip
     record = _find(scene.sniffer, SECRET)
     if record is not None:
@@ -121,7 +121,7 @@ def _discover(scene: Scene, server: Server, client: Client) -> None:
     leaked = scene.plaintext() - before
     sealed = [r for r in list(sniffer.records) if r.packet.detail == "data" and r.at > published]
     if not sealed or not through or client.source()[1] != port:
-        story.result("the same connection, discovered", "did not come through", False)
+        story.result("the same connection, discovered", "did not get through", False)
         return
     lag = (sealed[0].at - published) / 1e9
     story.say(f"TCP from port {port}: connected; {len(sealed)} packets, all encrypted, the first "
@@ -139,13 +139,13 @@ def _dead_data_plane(scene: Scene) -> None:
     before = scene.plaintext()
     cluster.kill("alpha", AGENT)
     alive = ping(scene.client, str(scene.target), count=10, interval=0.05)
-    story.say(f"agent dead: {alive.received} of {alive.sent} pings answered: it is not needed")
+    story.say(f"agent killed: {alive.received} of {alive.sent} pings answered, without it")
     process = start_ping(scene.client, str(scene.target), count=30, interval=0.05, patience=0.3)
     time.sleep(0.5)
     cluster.kill("alpha", DATA_PLANE)
     dying = finish_ping(process, 30)
     leaked = scene.plaintext() - before
-    story.say(f"data plane killed half-way: {dying.received} of {dying.sent} pings answered, then "
+    story.say(f"data plane killed midway: {dying.received} of {dying.sent} pings answered, then "
               f"silence; on the underlay [bold green]{leaked} packets in plaintext[/]")  # fmt: skip
     story.result("agent killed", f"{alive.received} of {alive.sent} pings answered",
                  alive.received == alive.sent)  # fmt: skip
@@ -161,9 +161,9 @@ def _dead_data_plane(scene: Scene) -> None:
 
 
 def _throughput(scene: Scene, seconds: int) -> None:
-    """In turns, so that whatever else this machine does meets both alike."""
+    """In turns, so that other load on this machine affects both equally."""
     story, turns = scene.story, 3
-    story.step(f"iperf3 from pod to pod, without and with the table, {turns} x {seconds} s each")
+    story.step(f"iperf3 from pod to pod, without and with the table, {turns} × {seconds} s each")
     without, with_table = [], []
     with (
         Cluster.up(parse_topology(WITHOUT_TABLE)) as other,

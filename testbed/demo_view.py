@@ -1,4 +1,4 @@
-"""What the demo prints: numbered steps, hex dumps with the secret marked, one last table."""
+"""Output of the demo: numbered steps, hex dumps with the secret marked, a final table."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MESSAGE_NAMES = {1: "initiation", 2: "response", 3: "cookie reply", 4: "data"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the last table; `good` is whether it went as it should, None: no matter.
+    """One line of the final table; `good`: whether it is as expected, None: not judged.
 
-    `colour` is for what went as it should and is still no good news: the leak.
+    `colour` is for an expected result that is still bad news: the leak.
     """
 
     step: str
@@ -27,7 +27,7 @@ class Row:
 
 
 class Story:
-    """Prints for people, or keeps still and prints one JSON document at the end."""
+    """Prints for people, or only one JSON document at the end."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.console = Console(quiet=as_json, highlight=False)
@@ -52,12 +52,12 @@ class Story:
     def result(
         self, step: str, result: str, good: bool | None = None, *, colour: str = ""
     ) -> None:
-        """A line of the last table."""
+        """A line of the final table."""
         self.rows.append(Row(step, result, good, colour))
 
     @property
     def went_well(self) -> bool:
-        """Whether nothing in the table is other than it should be."""
+        """Whether every result in the table is as expected."""
         return all(row.good is not False for row in self.rows)
 
     def dump(self, title: str, data: bytes, secret: bytes, *, limit: int = 96) -> None:

@@ -27,7 +27,7 @@ IDENTITY = 20_000
 
 @dataclass
 class View:
-    """Everything there is to know, and what of it one node does not.
+    """The whole cluster, and the part that one node does not know.
 
     `nodes` and `endpoints` are entries of the discovery file by name (a pod's several
     addresses are several entries); `hidden` names what is left out; `keyless` nodes are
@@ -40,12 +40,12 @@ class View:
     keyless: set[str] = field(default_factory=set)
 
     def show(self, *names: str) -> None:
-        """Make known; a node brings its key and those of its pods not hidden by themselves."""
+        """Make known; for a node, its key and its pods that are not hidden themselves."""
         self.hidden.difference_update(names)
         self.keyless.difference_update(names)
 
     def hide(self, *names: str) -> None:
-        """Make unknown; a node takes its pods along."""
+        """Make unknown; for a node, its pods too."""
         self.hidden.update(names)
 
     def visible(self, name: str) -> bool:
@@ -96,7 +96,7 @@ def view_of(topology: Topology, viewer: str, keys: Mapping[str, PublicKey]) -> V
 
 
 def node_entry(topology: Topology, node: Node, key: PublicKey | None) -> dict[str, Any]:
-    """A node as the discovery file tells it."""
+    """A node's entry in the discovery file."""
     labels = dict(node.labels)
     if node.control_plane:
         labels.setdefault(CONTROL_PLANE_LABEL, "")
@@ -141,7 +141,7 @@ def agent_config(topology: Topology, node: Node, *, mode: str | None = None) -> 
 
 
 def write(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace a file at once: its reader sees the old or the new one, never half of it."""
+    """Replace a file atomically: its reader sees the old or the new one, never a part."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.chmod(mode)

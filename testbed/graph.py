@@ -1,6 +1,6 @@
 """Pictures of a cluster: text for the terminal, DOT for Graphviz, SVG for a page.
 
-Drawn from the topology and, where given, from who knows whom (`View`): a node that another
+Drawn from the topology and, if given, from what each node knows (`View`): a node that another
 one has not discovered is drawn with a dashed line.  Pure: text in, text out.
 """
 

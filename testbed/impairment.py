@@ -1,8 +1,7 @@
-"""Links that lose, delay and limit: a small forwarder in user space.
+"""Links with loss, delay and a rate limit: a small userspace forwarder.
 
-The kernel's netem is not everywhere, and needs nothing of what a lab wants from it.  Where a
-topology asks for it, the cable between a node and its bridge port is cut and this program
-stands in between:
+Not every kernel has netem.  If a topology asks for impairments, this program is inserted
+between a node and its bridge port:
 
     NODE eth0 ── NODE.0w  forwarder  NODE.0x ── NODE.0  bridge
 
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 QUEUE_LIMIT: Final = 128 * 1024
-"""Bytes that wait for a link's rate; what comes on top is dropped."""
+"""Bytes that may wait for a link's rate; further frames are dropped."""
 REPORT: Final = 100_000_000
 """Ns between two reports of the counts."""
 ASKED, COUNTS = "impairments.json", "links.json"
@@ -94,7 +93,7 @@ def inner_end(port: str) -> str:
 
 
 def ask(folder: Path, links: dict[str, Impairment], seed: int) -> None:
-    """Write down what `main` is to do."""
+    """Write the instructions for `main`."""
     rows = {port: [i.loss, i.delay, i.rate] for port, i in links.items()}
     (folder / ASKED).write_text(json.dumps({"seed": seed, "links": rows}))
 

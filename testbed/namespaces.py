@@ -1,4 +1,4 @@
-"""Namespaces without names: each lives exactly as long as the processes inside of it.
+"""Namespaces without names: each lives exactly as long as the processes inside it.
 
 The one library for clusters, benchmarks and tests.  A `Namespace` is one holder process
 (`sleep`) in a network namespace of its own; a cluster's node (`make` with a folder) also has
@@ -7,8 +7,8 @@ device wg0 and its socket /run/wireguard/wg0.sock.  Nothing is entered into `ip 
 there is nothing to forget there and no name that two runs could share: when the last process
 inside is killed, the kernel removes every device, address, route and nft table with it.
 
-`kill_inside` is the clean-up that cannot miss: it ends every process that /proc shows inside
-the given namespaces, whoever started it.  The guardian (`guard`) calls it for a program that
+`kill_inside` is the reliable clean-up: it ends every process that /proc shows inside
+the given namespaces, however it was started.  The guardian (`guard`) calls it for a program that
 was itself killed, so that even SIGKILL of a test run leaves nothing behind.
 
 The same calls work as root and inside an unprivileged user namespace (`privileges`).
@@ -50,7 +50,7 @@ _PRIVATE_RUN = (
 
 
 class NamespaceError(Exception):
-    """A namespace cannot be made or a command inside of it failed; says which and why."""
+    """A namespace cannot be created, or a command inside it failed; says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Namespace:
         stdin: str | None = None,
         timeout: float = 60,
     ) -> subprocess.CompletedProcess[str]:
-        """Run to the end; raises `NamespaceError` with its words when it fails and `check`."""
+        """Run to the end; raises `NamespaceError` with its output when it fails and `check`."""
         done = subprocess.run(
             [*self.prefix(), *command],
             input=stdin,
@@ -162,7 +162,7 @@ class Namespace:
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """The calling thread's new sockets and devices belong to the namespace meanwhile."""
+        """Inside, the calling thread's new sockets and devices belong to the namespace."""
         with Path("/proc/thread-self/ns/net").open("rb") as home:
             enter_network(self.pid)
             try:
@@ -248,7 +248,7 @@ def _ready(name: str, process: subprocess.Popen[bytes], own_files: bool) -> Name
 def pin(pids: Iterable[int]) -> list[int]:
     """File descriptors of these processes' network namespaces.
 
-    While one is open the namespace's number cannot pass to a stranger's namespace, so that
+    While one is open the namespace's number cannot be reused for another namespace, so that
     `kill_inside` never ends processes that are not ours.  Raises `NamespaceError` when a
     process is in this program's own network.
     """
@@ -261,7 +261,7 @@ def pin(pids: Iterable[int]) -> list[int]:
         inode = os.fstat(fd).st_ino
         if inode == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116
             os.close(fd)
-            raise NamespaceError(f"process {pid} is in no network namespace of its own")
+            raise NamespaceError(f"process {pid} does not have its own network namespace")
         if inode in found:
             os.close(fd)
         else:
@@ -313,12 +313,12 @@ def wait_until(
 
 
 def guard(spaces: Iterable[Namespace]) -> None:
-    """Have the guardian end everything in `spaces` should this program be killed."""
+    """Make the guardian end everything in `spaces` if this program is killed."""
     _guardian().tell("+", spaces)
 
 
 def unguard(spaces: Iterable[Namespace]) -> None:
-    """`spaces` have been ended; the guardian lets go of them."""
+    """`spaces` have been ended; the guardian releases them."""
     _guardian().tell("-", spaces)
 
 
@@ -339,7 +339,7 @@ class _Guardian:
         )
 
     def tell(self, word: str, spaces: Iterable[Namespace]) -> None:
-        """One line a namespace."""
+        """One line per namespace."""
         assert self._process.stdin is not None
         lines = [f"{word} {space.pid} {space.started}\n" for space in spaces]
         self._process.stdin.write("".join(lines).encode())

@@ -7,7 +7,7 @@
   plaintext does arrive, as in a cloud that routes pod addresses.  That is what makes the
   leak real.
 * Every pod has host routes on both ends of its veth pair (gateway 169.254.1.1, fe80::1).
-* Routes into the tunnel are the agent's business, not made here; in plain mode the device
+* The agent, not this module, makes the routes into the tunnel; in plain mode the device
   is configured by `dataplane`.
 
 Pure: builds text, runs nothing.
@@ -62,7 +62,7 @@ def port(node: Node, index: int) -> str:
 
 
 def impaired(node: Node, index: int) -> bool:
-    """Whether the forwarder stands in the node's `index`-th link."""
+    """Whether the forwarder is in the node's `index`-th link."""
     return node.links[index] != PERFECT
 
 
@@ -107,7 +107,7 @@ def underlay_lines(topology: Topology, pids: Mapping[str, int]) -> list[str]:
 def _cut(port: str, mtu: int) -> list[str]:
     """The bridge port's own cable, to the forwarder.
 
-    The forwarder's ends are no interfaces of the router's, so they must not answer for it.
+    The forwarder's ends are not interfaces of the router, so they must not answer for it.
     """
     inside = inner_end(port)
     return [
@@ -177,7 +177,7 @@ def _pod_on_node(node: Node, pod: Pod, pid: int) -> Iterator[str]:
 
 
 def pod_lines(pod: Pod) -> list[str]:
-    """A pod's addresses and its one way out."""
+    """A pod's addresses and its default route."""
     lines = ["link set lo up", "link set eth0 up"]
     for address in pod.addresses:
         lines.append(_address("eth0", address, address.max_prefixlen))

@@ -1,8 +1,8 @@
-"""May this process make namespaces and TUN devices, and if not, how could it?
+"""Whether this process may create namespaces and TUN devices, and if not, what to do.
 
-Three answers: as root it may; without root an unprivileged user namespace often gives the
-same rights over its own network (`reexecute` starts the program again inside of one);
-where neither works the demo falls back to the simulator and everything else says why.
+There are three cases: root may; without root an unprivileged user namespace often gives the
+same rights over its own network (`reexecute` restarts the program inside one); if neither
+works, the demo falls back to the simulator and everything else says why.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def inside_user_namespace() -> bool:
 
 
 def explain() -> str:
-    """Why there can be no cluster here, and what to do about it; empty when there can."""
+    """Why a cluster is not possible here, and what to do about it; empty if it is."""
     missing = missing_tools()
     if missing:
         return f"missing programs: apt-get install {' '.join(missing)}"
@@ -144,9 +144,9 @@ def reexecute(into: int | None = None) -> NoReturn:
 
 
 def require(into: int | None = None) -> None:
-    """Return when this process may make clusters; else re-execute it where it may.
+    """Return if this process may create clusters; else re-execute it where it may.
 
-    Raises `PermissionError` with the fix when there is no such place.
+    Raises `PermissionError` with the fix if that is not possible.
     """
     complete_path()
     if reason := explain():

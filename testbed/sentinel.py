@@ -1,14 +1,14 @@
-"""The watchman of a running cluster: says at once when a pod packet is seen in plaintext.
+"""The monitor of a running cluster: records every pod packet seen in plaintext.
 
 `python -P -m testbed.sentinel NAME` runs as long as its cluster does.  It keeps the counts in
 `sentinel.json` and appends every plaintext packet between pods to `sentinel.jsonl`, so that
-`wgpy testbed inspect` can tell what has been on the wire since the cluster came up.
+`wgpy testbed inspect` can report what has been on the wire since the cluster started.
 Tests use `Sniffer` directly; this process is for clusters that outlive the command that
-made them.
+started them.
 
-Its counts mean something only while it hears.  So `ask` sends a canary from every node and
-waits until the sentinel has written down all of them; what was on the wire before is then
-counted, too.  A sentinel that is dead, stopped, deaf or late, or that missed a frame, is a
+Its counts are meaningful only while it receives frames.  So `ask` sends a canary from every
+node and waits until the sentinel has recorded all of them; earlier frames are then counted
+too.  A sentinel that is dead, stopped, late, receives nothing or missed a frame is a
 `SentinelError`, never a zero.
 """
 
@@ -32,19 +32,19 @@ from testbed.sniffer import Record, Sniffer, SnifferBlind, send_canaries
 from wgpy.programs import python_module
 
 INTERVAL = 0.05
-"""Seconds between two looks into the ring."""
+"""Seconds between two polls of the ring."""
 PATIENCE = 10.0
-"""Seconds within which a canary must have been written down."""
+"""Seconds within which a canary must be recorded."""
 LOG_LIMIT = 10_000
-"""Plaintext packets written down; counting goes on."""
+"""Plaintext packets recorded; counting continues."""
 
 
 class SentinelError(Exception):
-    """The sentinel does not watch; says why and what to do."""
+    """The sentinel does not work; says why and what to do."""
 
 
 def describe(record: Record) -> dict[str, Any]:
-    """A record for machines; `head` is hexadecimal."""
+    """A record as JSON; `head` is hexadecimal."""
     packet = asdict(record.packet)
     packet["kind"] = record.packet.kind.name
     return {
@@ -57,7 +57,7 @@ def describe(record: Record) -> dict[str, Any]:
 
 
 def counts(sniffer: Sniffer) -> dict[str, Any]:
-    """The counters for machines."""
+    """The counters as JSON."""
     return {
         "frames": sniffer.frames,
         "missed": sniffer.missed,
@@ -114,7 +114,7 @@ def ask(cluster: Cluster, patience: float = PATIENCE) -> dict[str, Any]:
     try:
         waiting = {canary.hex() for canary in send_canaries(cluster.senders())}
     except SnifferBlind as error:
-        raise SentinelError(f"the sentinel is deaf: {error}") from error
+        raise SentinelError(f"the sentinel receives nothing: {error}") from error
     deadline = time.monotonic() + patience
     while True:
         found = _alive(cluster.folder)
@@ -122,14 +122,14 @@ def ask(cluster: Cluster, patience: float = PATIENCE) -> dict[str, Any]:
             break
         if time.monotonic() > deadline:
             raise SentinelError(
-                f"the sentinel is deaf or late: after {patience:g} s it has not seen "
+                f"the sentinel receives nothing, or is late: after {patience:g} s it has not seen "
                 f"{len(waiting - set(found['canaries']))} of {len(waiting)} canaries{RESTART}"
             )
         time.sleep(0.01)
     if found["missed"]:
         raise SentinelError(
             f"the sentinel missed {found['missed']} of {found['frames'] + found['missed']} frames: "
-            f"what it did not see is not known{RESTART}"
+            f"its counts are incomplete{RESTART}"
         )
     return {key: found[key] for key in ("frames", "missed", "kinds")}
 

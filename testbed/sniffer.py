@@ -1,16 +1,16 @@
 """An eavesdropper on the underlay, independent of everything that it watches.
 
-It listens in the bridge's namespace, where no node has a hand in: on the nodes' own devices
+It listens in the bridge's namespace, which no node controls: on the nodes' own devices
 a packet socket sees frames that an nft ingress rule is about to drop, and never those that
 an egress rule did.  Every frame is seen once, where it enters the bridge from a node.
 
 The kernel writes frames into a memory-mapped ring (TPACKET_V2), so nothing is lost while
 this program is busy elsewhere; should the ring overflow, `PACKET_STATISTICS` says how many
-frames were missed and `check` raises: a sniffer that missed something has seen nothing.
+frames were missed and `check` raises: the counts of a sniffer that missed frames are void.
 
-Two independent signs of a leak: the addresses in the clear (`classify`), and the bytes of a
-marker that a test put into its payloads, wherever in a frame they turn up, which also finds
-plaintext behind source NAT or inside of another encapsulation.
+Two independent signs of a leak: the plaintext addresses (`classify`), and the bytes of a
+marker that a test put into its payloads, anywhere in a frame, which also finds plaintext behind
+source NAT or inside another encapsulation.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _HEADER = struct.Struct("=IIIHHIIHH4xHHiHBB")
 
 
 class SnifferBlind(Exception):
-    """The sniffer missed frames or does not see its own canary: its zero means nothing."""
+    """The sniffer missed frames or does not see its own canary: its counts are void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Sniffer:
         self.close()
 
     def start(self, interval: float = 0.05) -> Sniffer:
-        """Drain from a thread of its own from now on; for loads and for long watches."""
+        """Drain from a separate thread from now on; for loads and long observations."""
 
         def work() -> None:
             while not self._stop.wait(interval):
@@ -138,7 +138,7 @@ class Sniffer:
         return self
 
     def drain(self) -> None:
-        """Take what the kernel has written so far."""
+        """Read what the kernel has written so far."""
         with self._lock:
             while self._take_one():
                 pass
@@ -184,7 +184,7 @@ class Sniffer:
             self._on_record(record)
 
     def _classify(self, frame: bytes, length: int) -> Packet:
-        """With a memory for data messages, which come by the hundred thousand."""
+        """With a cache for data messages, of which there are hundreds of thousands."""
         if frame[12:14] == b"\x08\x00" and frame[14] == 0x45 and frame[42:46] == b"\4\0\0\0" and (
             length >= 74
         ):
@@ -198,7 +198,7 @@ class Sniffer:
         return self._classifier.classify(frame, length)
 
     def look_for(self, marker: bytes) -> None:
-        """Count where these bytes turn up: in `marked`, and by bridge port in `marked_at`."""
+        """Count where these bytes appear: in `marked`, and by bridge port in `marked_at`."""
         if len(marker) < 8:
             raise ValueError("a marker needs at least 8 bytes, or chance would find it")
         with self._lock:

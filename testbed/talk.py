@@ -1,8 +1,7 @@
 """A TCP conversation between two namespaces, driven from this program.
 
-The sockets are opened inside of the namespaces and stay there; connecting never blocks, so
-that a story or a test can watch one and the same connection while the cluster changes
-around it.
+The sockets are opened inside the namespaces and stay there; connecting never blocks, so
+that the demo or a test can watch the same connection while the cluster changes.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Server:
     def accept(self, seconds: float = 10) -> socket.socket:
         """The next connection; raises TimeoutError."""
         if not select.select([self._listener], [], [], seconds)[0]:
-            raise TimeoutError("nobody connected")
+            raise TimeoutError("no connection")
         connection, _address = self._listener.accept()
         connection.settimeout(seconds)
         self._accepted.append(connection)
@@ -72,7 +71,7 @@ class Client:
         self.socket.close()
 
     def connected(self, seconds: float) -> bool:
-        """Whether the handshake completes within so long; raises the connection's error."""
+        """Whether the handshake completes in time; raises the connection's error."""
         if not select.select([], [self.socket], [], seconds)[1]:
             return False
         error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -1,7 +1,7 @@
-"""What a cluster looks like: one YAML file read into frozen values, strictly.
+"""The topology of a cluster: one YAML file, read strictly into frozen values.
 
 The file names the underlays (each one bridge), the nodes on them, the pods of each node,
-an optional host outside of the cluster, the mode, and what the nodes have *not* discovered
+an optional host outside the cluster, the mode, and what the nodes have *not* discovered
 yet.  Addresses that the file leaves out are assigned in the order of the file, so the same
 file always gives the same cluster.  Nothing here touches the system: `cluster` does.
 
@@ -50,7 +50,7 @@ class Underlay:
     networks: tuple[Network, ...]
     mtu: int = 1500
     impairment: Impairment = PERFECT
-    """Of every node's link to it that has none of its own."""
+    """Default of every node's link to it."""
 
     def router(self, network: Network) -> Address:
         """The router's address in `network`."""
@@ -95,7 +95,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A host that is no part of the cluster, behind the router."""
+    """A host outside the cluster, behind the router."""
 
     networks: tuple[Network, ...]
 
@@ -107,7 +107,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The whole cluster as wished for."""
+    """The whole cluster as described."""
 
     name: str
     mode: str
@@ -186,7 +186,7 @@ def read_topology(path: Path) -> Topology:
 
 
 def parse_topology(text: str, file: str = "topology.yaml") -> Topology:
-    """As `read_topology`, for text in hand."""
+    """Like `read_topology`, for a given text."""
     return replace(_build(parse(text, file), Path(file).stem), source=text)
 
 
@@ -325,7 +325,7 @@ def _world(located: Value | None) -> World | None:
 
 
 def _check_overlap(topology: Topology, located: Value) -> None:
-    """Node addresses inside the pod CIDRs are wanted in one lab only: ask for a word."""
+    """Node addresses inside the pod CIDRs need an explicit `allow_overlap`."""
     if topology.allow_overlap:
         return
     taken = [n for underlay in topology.underlays for n in underlay.networks]
@@ -335,7 +335,7 @@ def _check_overlap(topology: Topology, located: Value) -> None:
             if cidr.version == network.version and cidr.overlaps(network):
                 raise located.error(
                     f"pod CIDR {cidr} overlaps {network}",
-                    "move one of them, or say allow_overlap: true to see what happens",
+                    "move one of them, or set allow_overlap: true to see what happens",
                 )
 
 
@@ -409,7 +409,7 @@ def _node_addresses(
         address = _address(item)
         if not any(address in network for network in networks):
             listed = ", ".join(str(network) for network in networks)
-            raise item.error(f"{address} is outside of its underlays", f"choose one of {listed}")
+            raise item.error(f"{address} is outside its underlays", f"choose one of {listed}")
         found.append(address)
     return tuple(found)
 
@@ -444,7 +444,7 @@ def _pods(topology: Topology, node: Node, located: Value | None) -> tuple[Pod, .
         for address in given:
             if not any(address in cidr for cidr in topology.pod_cidrs):
                 raise located.error(
-                    f"pod {name} has {address}, outside of the pod CIDRs", "choose one inside"
+                    f"pod {name} has {address}, outside the pod CIDRs", "choose one inside"
                 )
         pods.append(Pod(name, node.name, given))
     return tuple(pods)

@@ -2,7 +2,7 @@
 
 `strict.document` parses the file.  A `Value` is one place in it; its `expect_*` methods give
 the plain value or raise `TopologyError` with the place, the offending text and what to
-write instead.  What the values mean is the business of `topology`.
+write instead.  `topology` interprets the values.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TopologyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What the file says at `key`: a scalar, a list or a mapping."""
+    """The value at `key`: a scalar, a list or a mapping."""
 
     document: Document
     key: Key
@@ -48,7 +48,7 @@ class Value:
         return self.document.written.get(self.key, "" if self.data is None else str(self.data))
 
     def is_mapping(self) -> bool:
-        """Whether it has keys of its own."""
+        """Whether it is a mapping."""
         return isinstance(self.data, dict)
 
     def error(self, problem: str, fix: str) -> TopologyError:
@@ -78,7 +78,7 @@ class Value:
         return int(text)
 
     def expect_measure(self, units: dict[str, float], low: float, high: float) -> float:
-        """A number with one of these units behind it, such as ``1.5 %``; in the base unit.
+        """A number followed by one of these units, such as ``1.5 %``; in the base unit.
 
         `low` and `high` (base units) bound it.
         """
@@ -147,7 +147,7 @@ def load(path: Path) -> Value:
 
 
 def parse(text: str, file: str) -> Value:
-    """As `load`, for text in hand."""
+    """Like `load`, for a given text."""
     try:
         return _root(parse_document(text, Path(file)))
     except DocumentRefused as refused:

@@ -33,7 +33,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def _made(_context: object, _parameter: object, folder: Path) -> Path:
-    """The folder, made now: nobody waits for a recording that cannot be kept."""
+    """The folder, created now, so that a recording is not lost at its end."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,7 +49,7 @@ def _output_option(default: Path) -> Callable[[_F], _F]:
 
 
 def _write(folder: Path, name: str, text: str) -> Path:
-    """The file's path; an error is said in a line."""
+    """The file's path; an error becomes one line."""
     path = folder / f"{name}.json"
     try:
         path.write_text(text, encoding="utf-8")
@@ -77,7 +77,7 @@ def verify(files: tuple[Path, ...], backends: tuple[str, ...], as_json: bool) ->
     """Compute every vector again and compare.
 
     FILES are vector files or transcripts; without them, all files of the project.  Exit
-    status 1 when a vector does not fit.
+    status 1 when a vector does not match.
     """
     paths = files or (*sorted(DATA.glob("*.json")), *sorted(TRANSCRIPTS.glob("*.json")))
     if not paths:
@@ -166,7 +166,7 @@ def _recorded(sut: str) -> dict[str, Any]:
 
 @vectors.command()
 @click.argument("names", nargs=-1, type=click.Choice(sorted(FILES)))
-@click.option("--seed", default=SEED, show_default=True, help="Another seed, other vectors.")
+@click.option("--seed", default=SEED, show_default=True, help="Seed of the generated vectors.")
 @_output_option(DATA)
 @json_option
 def generate(names: tuple[str, ...], seed: int, output: Path, as_json: bool) -> None:
@@ -189,7 +189,7 @@ def generate(names: tuple[str, ...], seed: int, output: Path, as_json: bool) -> 
 @vectors.command("list")
 @json_option
 def list_files(as_json: bool) -> None:
-    """Show what each file holds and who verified it."""
+    """Show what each file contains and what verified it."""
     if as_json:
         echo_json(
             [

@@ -5,7 +5,7 @@ what `wg` and wireguard-go do.  Server side: `RequestReader` cuts a byte stream 
 requests, `respond` answers one.  Client side: `format_set`, `parse_get`.
 
 Invariants: a request is parsed whole before anything of it is applied; every refusal is
-a `UapiError` (or, for a client, the `UapiError` that the server's errno stands for);
+a `UapiError` (or, for a client, the `UapiError` of the server's errno);
 no secret appears in an explanation.  Sockets are left to `wgpy.linux`.
 
 Sign of errno, so that `wg` prints the right words: negative in replies to ``set``,
@@ -33,9 +33,9 @@ from wgpy.protocol.settings import (
 )
 
 GET: Final = "get=1\n\n"
-"""The standard question, answered with standard keys only."""
+"""The standard request, answered with standard keys only."""
 GET_EXTENDED: Final = "get=1\nwgpy=1\n\n"
-"""The question that is answered with the keys that begin with ``wgpy_`` as well."""
+"""The request whose answer also has the keys that begin with ``wgpy_``."""
 
 MAX_REQUEST_SIZE: Final = 64 << 20
 """Bytes; 130,560 allowed IPs take 6 MB."""

@@ -1,4 +1,4 @@
-"""`wgpy spec`: test any WireGuard against the whitepaper, from outside."""
+"""`wgpy spec`: black-box conformance tests of any WireGuard against the whitepaper."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def list_command(as_json: bool) -> None:
 
 
 def case_json(case: Case) -> dict[str, Any]:
-    """A requirement for machines."""
+    """A requirement as JSON."""
     return {
         "id": case.id,
         "section": case.section,
@@ -81,10 +81,10 @@ def _sut_help() -> str:
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="quick", show_default=True,
               help="quick: under a minute; full: under five; long: 90-540 s timers.")  # fmt: skip
 @click.option("--strict", is_flag=True,
-              help="Judge informative cases too and excuse nothing.")  # fmt: skip
-@click.option("--seed", type=int, help="Repeat a run's random choices.")
+              help="Judge informative cases too and ignore expected results.")  # fmt: skip
+@click.option("--seed", type=int, help="Seed, to repeat a run's random choices.")
 @click.option("--expected", metavar="FILE|none",
-              help="Known differences of this build. Default: those known of the version that "
+              help="Known differences of this build. Default: those of the version that "
                    "the target says it is.")  # fmt: skip
 @file_option("--write-expected", help="Record this build's differences, for --expected.")
 @json_option
@@ -106,8 +106,9 @@ def run_command(
 ) -> None:
     """Run cases against a target.
 
-    A whole profile, or IDS (R-09) and section letters (A).  Exit status: 0 as expected (or
-    recorded with --write-expected), 1 a failure or an unexpected pass, 2 nothing to run.
+    IDS are requirements (R-09) or section letters (A); default: the whole profile.  Exit
+    status: 0 as expected (or recorded with --write-expected), 1 a failure or an unexpected
+    pass, 2 nothing to run.
     """
     try:
         target, choose = targets.make(sut), _choice(expected)

@@ -27,8 +27,8 @@ STYLES: dict[str, dict[str, Any]] = {
 @click.option("--packets", type=click.IntRange(1), default=1000, show_default=True,
               help="Packets each way.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), default=8, show_default=True,
-              help="Cells at one time (most of a cell is waiting).")  # fmt: skip
-@click.option("--skip", type=click.Choice(STEPS[1:]), multiple=True, help="Leave a step out.")
+              help="Cells at the same time (a cell mostly waits).")  # fmt: skip
+@click.option("--skip", type=click.Choice(STEPS[1:]), multiple=True, help="Skip a step.")
 @json_option
 @report_option("json")
 def grid_command(
@@ -93,7 +93,7 @@ def _print(outcome: Outcome, *, err: bool) -> None:
 
 
 def grid_json(outcomes: list[Outcome], versions: dict[str, str], packets: int) -> dict[str, Any]:
-    """The whole grid for machines."""
+    """The whole grid as JSON."""
     return {
         "targets": versions,
         "packets_each_way": packets,
@@ -103,7 +103,7 @@ def grid_json(outcomes: list[Outcome], versions: dict[str, str], packets: int) -
 
 
 def table(outcomes: list[Outcome]) -> list[str]:
-    """A line per pair, a column per variant; as wide as the names are."""
+    """A line per pair, a column per variant; as wide as the names require."""
     variants = list(dict.fromkeys(outcome.cell.variant for outcome in outcomes))
     rows: dict[tuple[str, str], dict[str, Outcome]] = {}
     for outcome in outcomes:

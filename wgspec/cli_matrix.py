@@ -40,9 +40,9 @@ def matrix_command(
 ) -> None:
     """Show the results of all targets on one page.
 
-    Requirements by section, verdicts that open to transcript and capture.  From saved RESULTS
-    (`--report FILE.json` of `wgpy spec run` and `wgpy spec grid`), and from targets run now:
-    those of --sut, or all known ones when neither is given.
+    Requirements by section; each verdict opens its transcript and capture.  Uses saved RESULTS
+    (`--report FILE.json` of `wgpy spec run` and `wgpy spec grid`) and targets that run now:
+    those of --sut, or all known ones if neither is given.
     """
     try:
         documents = [matrix.read(path) for path in files]

@@ -226,7 +226,7 @@ class Lab:
     def packet(self, source: str, to: str, *, size: int = 0, tos: int = 0) -> Inner:
         """An inner packet with a fresh token."""
         if not source or not to:
-            raise Unsupported("it does not tell which inner addresses our peer has")
+            raise Unsupported("it does not report which inner addresses our peer has")
         source = str(ipaddress.ip_address(source))
         return packet(self.rng, source, to, size=size, tos=tos)
 

@@ -20,7 +20,7 @@ def json_option(function: _F) -> _F:
 
 
 def _cannot_be_written(path: Path, *, folder: bool = False) -> bool:
-    """Whether a file (or folder) certainly cannot be made there."""
+    """Whether a file (or folder) certainly cannot be created there."""
     nearest = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if nearest == path.absolute():
         return nearest.is_dir() != folder or not os.access(nearest, os.W_OK)
@@ -77,7 +77,7 @@ def report_option(*formats: str) -> Callable[[_F], _F]:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a report, and make the folders that it is in; raises click's error for the user."""
+    """Write a report, creating its folders; raises click's error for the user."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

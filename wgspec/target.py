@@ -62,14 +62,14 @@ class Capability(enum.Enum):
     INNER_IN = "show the inner packets it delivers"
     INNER_OUT = "be given inner packets to send"
     INNER_RAW = "be given and show inner packets of any shape"
-    STATE = "tell its peers' endpoints and counters"
+    STATE = "report its peers' endpoints and counters"
     PROCESS = "show its process"
     LINK = "set its interface up, down and its MTU"
     IPV6 = "be reached over IPv6"
     HOSTS = "be talked to from several IP addresses"
     UAPI = "speak the UAPI"
     LOAD = "be put under load"
-    FRESH = "be started anew for one case"
+    FRESH = "be restarted for one case"
     FORGET = "forget our peer's timestamps after a case"
 
 
@@ -263,7 +263,7 @@ class Instance(ABC):
         """Apply in one transaction; raises `Rejected` when the target refuses it."""
 
     async def state(self) -> DeviceState:
-        raise Unsupported("it does not tell its state")
+        raise Unsupported("it does not report its state")
 
     @abstractmethod
     def address(self, family: int = 4) -> Address:

@@ -49,7 +49,7 @@ MEANING: Final = {
     Verdict.PASS: "as required",
     Verdict.FAIL: "a failure that is not among the expected results",
     Verdict.XFAIL: "a known difference, recorded with its source",
-    Verdict.XPASS: "passes, although the expected results say that it does not",
+    Verdict.XPASS: "passes, although the expected results list a failure",
     Verdict.UNSUPPORTED: "cannot be judged on this target",
     Verdict.SKIPPED: "left out by the profile",
 }
@@ -108,7 +108,7 @@ def load(path: Path, known: Iterable[str]) -> Expected:
     builds = tables.pop("builds", [])
     if not isinstance(builds, list) or not all(isinstance(build, str) for build in builds):
         raise BadExpectations(
-            f'{path}: builds must be a list of texts, for instance ["wireguard-go v0.0.20220316"]'
+            f'{path}: builds must be a list of strings, for instance ["wireguard-go v0.0.20220316"]'
         )
     ids = frozenset(known)
     for name in tables:

@@ -1,4 +1,4 @@
-"""Where a node learns of the others: one small interface for every kind of store.
+"""How a node learns about the others: one small interface for every kind of store.
 
 A source yields what is there, then `Synced` once, then what changes.  What it yields
 after a lost connection repeats the whole: everything, then `Synced` again; what was not
@@ -43,7 +43,7 @@ class EntryDelete:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """All that there was has been said: what was known before and not repeated is stale."""
+    """The pass is complete: what was known before and not repeated is stale."""
 
 
 Update = NodeUpsert | NodeDelete | EntryUpsert | EntryDelete | Synced
@@ -57,19 +57,19 @@ class Discovery(Protocol):
         """For people: ``static cluster.toml``."""
 
     def fileno(self) -> int:
-        """Readable when `poll` may have something to say; -1: there is none.
+        """Readable when `poll` may have updates; -1: no descriptor.
 
         It is polled at every tick of the agent in any case.
         """
 
     def poll(self) -> Sequence[Update]:
-        """What is new since the last call.  Troubles go to `problem`, never raised."""
+        """Updates since the last call.  Errors are stored in `problem`, never raised."""
 
     @property
     def problem(self) -> str:
         """Why the source cannot be used at the moment, "" when it can."""
 
     def publish(self, node: Node) -> None:
-        """Tell the others about this node: called once all peers are installed here."""
+        """Publish this node: called once all peers are installed here."""
 
     def close(self) -> None: ...

@@ -2,7 +2,7 @@
 
 The standard library has no inotify, and three C functions are less than a dependency.
 Where inotify is refused (too many watches, no such folder) the descriptor is -1, and
-whoever asked polls.
+the caller polls.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class FolderBell:
-    """Rings when a file in `folder` was written, moved, made or removed."""
+    """Readable when a file in `folder` was written, moved, created or removed."""
 
     def __init__(self, folder: Path) -> None:
         self._descriptor: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -32,11 +32,11 @@ class FolderBell:
                 self.close()
 
     def fileno(self) -> int:
-        """-1 where there is no bell."""
+        """-1 if inotify is not available."""
         return self._descriptor
 
     def silence(self) -> None:
-        """What rang has been heard."""
+        """Discard the pending events."""
         with contextlib.suppress(OSError):
             while self._descriptor >= 0 and os.read(self._descriptor, 1 << 16):
                 pass

@@ -31,7 +31,7 @@ from wgpy.protocol.keys import PublicKey
 
 CLUSTER_SECTIONS: Final = ("node", "endpoint")
 AGENT_SECTIONS: Final = ("agent", "strict", "discovery", "dataplane")
-"""Read by `strict.config`; they may stand in the same file."""
+"""Read by `strict.config`; they may be in the same file."""
 
 _Place = tuple[Prefix, Source]
 
@@ -61,8 +61,8 @@ def read_cluster(document: Document) -> Cluster:
         except NodeRefused as error:
             section.problem("public_key", str(error))
     if not document.data.get("node"):
-        # Also what a file looks like that an editor has just begun to write again.
-        document.problem((), "there is no [[node]]: a cluster has at least this node itself")
+        # A file that an editor has just begun to rewrite looks like this too.
+        document.problem((), "no [[node]]: a cluster has at least this node")
     entries: dict[_Place, Entry] = {}
     for section in document.sections("endpoint"):
         entry = _entry(section)
@@ -175,7 +175,7 @@ def _difference(old: Cluster | None, new: Cluster, published: int) -> list[Updat
     updates += [EntryDelete(*place) for place in entries if place not in new.entries]
     changed = [node for node in new.nodes.values() if nodes.get(node.name) != node]
     held = {node.public_key for node in nodes.values()}
-    # A key that moves from one node to another must be let go before it is taken.
+    # A key that moves from one node to another must be released before it is taken.
     updates += [
         NodeUpsert(replace(node, public_key=None), published)
         for node in changed

@@ -51,7 +51,7 @@ def test_nobody_listens(ends: tuple[End, End]) -> None:
     code, found = layers(client, str(client.file))
     assert code == 1
     assert statuses(found) == ["failed", "failed", "skipped"]
-    assert "nobody listens" in str(found["UDP"]["hints"])
+    assert "no program listens" in str(found["UDP"]["hints"])
 
 
 def test_another_preshared_key_is_recognised(ends: tuple[End, End]) -> None:

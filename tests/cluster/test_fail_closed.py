@@ -174,7 +174,7 @@ def test_routes_flushed_by_hand_are_restored(firing_range):
         flush_routes(alpha)
         at_least(sent, 30)
         assert wait_until(lambda: r.ping("alpha/client", server(r), count=1) == 1, 20)
-    assert wait_until(lambda: said(r, "routes were removed or changed by hand: restored"), 5)
+    assert wait_until(lambda: said(r, "routes were removed or changed: restored"), 5)
 
 
 def test_policy_rules_deleted_by_hand_are_restored(firing_range):

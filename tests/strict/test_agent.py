@@ -411,10 +411,10 @@ def test_tampering_is_repaired_and_said(world: World, tmp_path: Path) -> None:
     agent.tick()
     world.tampered = True
     agent.tick(nftables=True)
-    assert any("nftables were removed or changed by hand: restored" in t for t in world.said)
+    assert any("nftables were removed or changed: restored" in t for t in world.said)
     world.tampered_routes = True
     agent.tick(routing=True)
-    assert any("routes were removed or changed by hand: restored" in t for t in world.said)
+    assert any("routes were removed or changed: restored" in t for t in world.said)
 
 
 def test_refused_nodes_are_shown_and_tried_again(world: World, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ REFUSED_YAML = [
     ("a: 1\nb: !!python/object/apply:os.system [id]\n", 2, "the type"),
     ("a: 1\n~: 2\n", 2, "a key must be a text"),
     ("a: 1\n? [x, y]\n: 2\n", 2, "a key must be a text"),
-    ("a:\n  b: 1\n  b: 2\n", 3, "a.b: this key comes twice; keep one of them"),
+    ("a:\n  b: 1\n  b: 2\n", 3, "a.b: duplicate key; keep one of them"),
     ("a: " + "[" * 100_000, 1, f"more than {DEPTH_LIMIT} levels"),
     ("a: " + "{b: " * 100_000, 1, f"more than {DEPTH_LIMIT} levels"),
     ("\n".join(" " * n + "- a:" for n in range(0, 200, 2)), 17, f"more than {DEPTH_LIMIT} levels"),

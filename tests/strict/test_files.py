@@ -71,7 +71,7 @@ def test_one_file_for_all_and_yaml(tmp_path: Path) -> None:
         ('["eth0"]', '["eth0"]\nintreface = "a"', 4, "agent.intreface: unknown key"),
         ("10.244.0.0/16", "10.244.1.0/16", 6, "host bits set: write 10.244.0.0/16"),
         ("10.244.0.0/16", "10.244.0.0/33", 6, "strict.pod_cidrs[0]: not a prefix length"),
-        ("[strict]", '[strict]\nmode = "strickt"', 6, "strict.mode: 'strickt' is no mode"),
+        ("[strict]", '[strict]\nmode = "strickt"', 6, "strict.mode: 'strickt' is not a mode"),
         ("[strict]", "[strict]\ningress = 1", 6, "strict.ingress: must be true or false"),
         ("[strict]", '[strict]\nnode_cidrs = ["10.244.9.0/24"]', 6, "drop all traffic"),
         ("[strict]", '[strict]\nnode_encryption_opt_out = "=x"', 6, "not a label selector"),
@@ -98,7 +98,7 @@ def test_not_a_file(tmp_path: Path) -> None:
     (tmp_path / "x.ini").write_text("")
     assert "name it .toml" in refused(tmp_path / "x.ini")
     (tmp_path / "x.yaml").write_text("agent:\n  name: a\n  name: b\n")
-    assert "x.yaml:3: agent.name: this key comes twice" in refused(tmp_path / "x.yaml")
+    assert "x.yaml:3: agent.name: duplicate key" in refused(tmp_path / "x.yaml")
     (tmp_path / "y.yaml").write_text("agent:\n  name: [a\n")
     assert "not YAML" in refused(tmp_path / "y.yaml")
     (tmp_path / "z.yaml").write_text("- a\n")
@@ -205,7 +205,7 @@ class TestReload:
         discovery.poll()
         path.write_text("")
         assert list(discovery.poll()) == []
-        assert f"{path}: there is no [[node]]" in discovery.problem
+        assert f"{path}: no [[node]]" in discovery.problem
 
     def test_the_file_vanishes_and_what_was_known_stays(self, path: Path) -> None:
         self.write(path, cluster(node("a", 1)))

@@ -128,7 +128,7 @@ def test_life_of_a_node(station: Station) -> None:
     # The rules are removed by hand; the data plane dies.
     station.node.run("nft", "flush", "ruleset")
     station.node.ip("route flush table 51871")
-    station.wait(lambda: station.said("nftables were removed or changed by hand: restored"))
+    station.wait(lambda: station.said("nftables were removed or changed: restored"))
     station.wait(lambda: station.said("route unreachable 10.244.0.0/16"))
     os.kill(dataplane, signal.SIGKILL)
     station.wait(lambda: station.said("started the data plane") == 2)

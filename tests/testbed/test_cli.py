@@ -137,7 +137,7 @@ def test_capture_and_machines_output(tmp_path):
              "wire.pcapng"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
         )  # fmt: skip
-        assert "wire.pcapng will hold secret keys" in capture.stderr.readline()
+        assert "wire.pcapng will contain secret keys" in capture.stderr.readline()
         while capture.poll() is None:
             run("exec", "alpha", "ping", "-c", "1", "-W", "1", "10.9.0.2")
         rows = [json.loads(line) for line in capture.stdout]

@@ -73,7 +73,7 @@ def test_its_interface_is_down(watched):
     watched.namespaces["underlay"].run("ip", "link", "set", "alpha.0", "down")
     done = inspect()
     assert done.exit_code == 1
-    assert "deaf: alpha.0, where it listens to alpha, is down" in done.stderr
+    assert "receives nothing: alpha.0, where it listens to alpha, is down" in done.stderr
 
 
 def test_no_device_is_up_at_all(watched):

@@ -1,4 +1,4 @@
-"""Captures that open in Wireshark, and opening captures of any program.
+"""Writes captures that Wireshark can decrypt, and reads captures of any program.
 
 `pcapng` and `pcap` are the file formats; `dissect` gets from frames to UDP payloads through
 the layers of `link` and `layers`; `keylog` is Wireshark's key log; `follow` understands

@@ -24,7 +24,7 @@ _PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
 
 
 class Explainer:
-    """Explains the frames of a capture, and keeps count of what was found and what was not."""
+    """Explains the frames of a capture, and counts what was found and what was not read."""
 
     def __init__(self, key_logs: Iterable[Path] = ()) -> None:
         """Raises `KeyLogError` or OSError for a key log."""
@@ -73,7 +73,7 @@ class Explainer:
             self.problems.update(seen.problems)
 
     def summary(self) -> dict[str, Any]:
-        """All counts and sessions for machines; `type` tells it from a message."""
+        """All counts and sessions as JSON; `type` distinguishes it from a message."""
         follower = self.follower
         return {
             "type": "summary",

@@ -1,7 +1,7 @@
-"""From a captured frame to the UDP datagram in it, through whatever stands between.
+"""From a captured frame to the UDP datagram in it, through all layers between.
 
-What is not read is counted with its reason, so that silence is never taken for "nothing
-there".  Memory is bounded whatever the file says.
+Frames that are not read are counted with their reason, so that they do not go unnoticed.
+Memory is bounded whatever the file says.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Dissector:
 
     @property
     def unread(self) -> dict[str, int]:
-        """What was not read, in words, and how many frames; most frequent first."""
+        """Reasons why frames were not read, with their counts; most frequent first."""
         counts = dict(self._unread.most_common())
         if waiting := self._fragments.waiting:
             counts["IP fragments whose other parts are missing"] = waiting

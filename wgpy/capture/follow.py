@@ -11,7 +11,7 @@ so does a session's transport key.  Without keys `sessions` joins what belongs t
 
 Three rules:
 
-* No verdict on bytes that the capture does not hold, nor on what may not be WireGuard.
+* No verdict on bytes that are not in the capture, nor on what may not be WireGuard.
 * A `problem` is something for which a receiver drops the message.  What only the capture or
   the key log lacks is a note.
 * The same datagram captured twice is judged once.
@@ -104,8 +104,8 @@ class Follower:
             )
         if seen.reserved:
             seen.notes.append(
-                f"reserved bytes are {seen.reserved.hex()}, not zero: Cloudflare WARP writes"
-                " them so, standard WireGuard drops it"
+                f"reserved bytes are {seen.reserved.hex()}, not zero: Cloudflare WARP does"
+                " this, standard WireGuard drops it"
             )
         if seen.kind == TYPE_TRANSPORT:
             self._transport(seen)
@@ -144,7 +144,7 @@ class Follower:
             self._cookie_reply(seen, message)
 
     def _check_macs(self, seen: Seen) -> None:
-        """Whom mac1 is for, and whether mac2 fits a cookie that we saw (§5.4.4)."""
+        """Which key mac1 is for, and whether mac2 fits a cookie seen before (§5.4.4)."""
         raw = seen.standard
         body, mac1, mac2 = raw[:-_MACS], raw[-_MACS:-MAC_SIZE], raw[-MAC_SIZE:]
         for public in self._keys.publics:
@@ -153,18 +153,18 @@ class Follower:
                 break
         else:
             if self._keys.publics:
-                seen.notes.append("mac1 is for nobody whose public key is known")
+                seen.notes.append("mac1 matches no known public key")
         if seen.sender_index is not None:
             remember(self._sent, seen.sender_index, _SentMessage(raw, seen.mac1_of))
         if mac2 == ZERO_MAC or seen.mac1_of is None:
             return
         known = self._cookies.get((seen.mac1_of, seen.source.without_source()))
         if known is None:
-            seen.notes.append("mac2 is set, by a cookie that this capture does not hold")
+            seen.notes.append("mac2 is set, with a cookie that is not in this capture")
         elif self._crypto.mac(known[0], raw[:-MAC_SIZE]) != mac2:
             seen.notes.append("mac2 does not fit the cookie seen before")
         elif seen.at - known[1] >= self._parameters.cookie_lifetime:
-            seen.notes.append("mac2 was made with a cookie that is too old (§5.4.4)")
+            seen.notes.append("mac2 uses an expired cookie (§5.4.4)")
         else:
             seen.notes.append("mac2 fits the cookie seen before")
 
@@ -180,7 +180,7 @@ class Follower:
         if isinstance(opened, Sealed):
             seen.notes.append(opened.reason)
             if before is not None and before.opened is not None:
-                return  # what keys have shown is not replaced by what nobody can check
+                return  # what keys have proved is not replaced by what cannot be checked
         started, notes = self.sessions.initiation(
             seen.frame, seen.at, seen.source, seen.destination, index
         )
@@ -286,7 +286,7 @@ class Follower:
             seen.problems.append(DropReason.COOKIE_INVALID)
             return
         seen.sender = sent.recipient
-        # The cookie is for whoever sent that message: the address this reply goes to.
+        # The cookie is for the sender of that message: the address this reply goes to.
         place = sent.recipient, seen.destination.without_source()
         remember(self._cookies, place, (cookie, seen.at))
         seen.notes.append("cookie opens")

@@ -8,7 +8,7 @@
 Order matters: a line belongs to the ones before it.  The same text is the content of a
 pcapng Decryption Secrets Block.  Everything here is secret.
 
-One line is our own.  It opens the data of a session whose handshake nobody saw:
+One line is specific to wgpy.  It decrypts the data of a session without its handshake:
 
     TRANSPORT_KEY = 0x<receiver index, 8 hex digits> <key, base64> [<sender, base64>]
 
@@ -52,7 +52,7 @@ _INDEX = re.compile(r"0x[0-9a-fA-F]{1,8}")
 
 
 class KeyLogError(ValueError):
-    """A line that is not a key log line; names the line, never a key."""
+    """A line that is not a key log line; the message names the line, never a key."""
 
 
 class TransportKey(NamedTuple):

@@ -5,7 +5,7 @@ takes the frame's bytes and the place where its layer begins, and returns the ne
 and its place; layer `NOTHING` ends the walk.  Running past the end raises IndexError
 or struct.error: the frame is cut or broken.
 
-No parser of the packages we could take is enough here: dpkt knows neither GTP-U nor
+No available parser is sufficient: dpkt knows neither GTP-U nor
 Geneve nor snap lengths, scapy takes a millisecond a packet, and both give no reason for what
 they do not read.
 """
@@ -31,7 +31,7 @@ Step = tuple[int, int]
 
 
 class Unread(Exception):
-    """A frame that is not read; the text is what it is, to be counted."""
+    """A frame that is not read; the text is its kind, for the counts."""
 
 
 def ether_type(data: bytes, place: int) -> int:

@@ -1,6 +1,6 @@
 """Where a frame's network layer begins, for each link type that is read; and UDP packets.
 
-Link types are those of tcpdump.org/linktypes.html.  What stands above the link layer is
+Link types are those of tcpdump.org/linktypes.html.  What is above the link layer is
 `layers`; `dissect` walks both.
 """
 

@@ -1,7 +1,7 @@
 """Record a running interface: inner packets, outer datagrams, keys and drop reasons.
 
-The recorder puts itself between the ports and the data path (`RecordingTun`,
-`RecordingUdp`), so that an interface which is not recorded pays nothing.  Frames of one
+The recorder is inserted between the ports and the data path (`RecordingTun`,
+`RecordingUdp`), so that an interface without a recorder has no overhead.  Frames of one
 turn of the loop are held until it ends: only then are drop reasons known, which become
 comments of the packets they belong to.
 
@@ -42,10 +42,10 @@ from wgpy.protocol.session import Session
 INNER: Final = 0
 OUTER: Final = 1
 FLUSH_INTERVAL: Final = NS // 5
-"""How old what a reader of the growing file sees may be."""
+"""Maximum age of the last data that a reader of the growing file sees."""
 REMEMBERED_HANDSHAKES: Final = 1024
 """Handshakes that are repeated, with their keys, at the start of the next file after a
-rotation: without them nobody could open the data that follows."""
+rotation: without them the data that follows could not be decrypted."""
 _HANDSHAKE_TYPES: Final = (bytes([TYPE_INITIATION]), bytes([TYPE_RESPONSE]))
 
 
@@ -186,7 +186,7 @@ class Recorder:
         os.fchmod(descriptor, 0o600)
         file = os.fdopen(descriptor, "wb", buffering=1 << 20)
         start = pcapng.section_header(
-            f"wgpy {__version__}", "holds the keys of these tunnels: keep it secret"
+            f"wgpy {__version__}", "contains the keys of these tunnels: keep it secret"
         )
         start += pcapng.interface(RAW, "inner", "what the host sends and receives")
         start += pcapng.interface(RAW, "outer", "what the UDP socket carries")
@@ -383,7 +383,7 @@ class Recording:
         self._attach(True)
 
     def stop(self) -> None:
-        """The interface goes on as before; the file is complete."""
+        """The interface continues as before; the file is complete."""
         self._attach(False)
         self._interface.on_configured.remove(self._configured)
         self.recorder.close()

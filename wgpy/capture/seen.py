@@ -1,7 +1,7 @@
-"""One datagram explained, and whether it is plausibly WireGuard at all.
+"""One datagram explained, and whether it is plausibly WireGuard.
 
 Plausible is what has a message's type and the length that belongs to it (§5.4): all other
-datagrams are somebody else's.  A few others have that too: a message that neither an index,
+datagrams belong to other protocols.  A few of those match too: a message that neither an index,
 nor a key, nor a port confirms is *perhaps* one.
 """
 
@@ -36,7 +36,7 @@ _SIZES: Final = {
 }
 _ZERO: Final = bytes(3)
 _OTHERS: Final = frozenset({53, 67, 68, 69, 123, 137, 138, 161, 443, 1900, 3478, 5353, 5355})
-"""Ports of other protocols: what has nothing but WireGuard's lengths there is theirs."""
+"""Ports of other protocols: a datagram that only has one of WireGuard's lengths is theirs."""
 _INDEX = struct.Struct("<I")
 _COUNTER = struct.Struct("<Q")
 _INDEX_PLACES: Final = {TYPE_RESPONSE: 8, TYPE_COOKIE_REPLY: 4, TYPE_TRANSPORT: 4}
@@ -129,7 +129,7 @@ class Seen:
 def look(frame: int, at: int, udp: Udp) -> Seen | None:
     """A datagram whose type and length fit WireGuard; None for others.
 
-    Whether data is `perhaps` WireGuard's is for who knows the indices to say.
+    Whether data is `perhaps` WireGuard's is decided where the indices are known.
     """
     source, destination, payload, missing = udp
     size = len(payload) + missing

@@ -1,9 +1,9 @@
-"""What a capture tells without any key: handshakes and data joined by their indices.
+"""What a capture shows without any key: handshakes and data joined by their indices.
 
-Indices travel in clear (§5.4.2, §5.4.3, §5.4.6): a response names the initiation that it
+Indices are not encrypted (§5.4.2, §5.4.3, §5.4.6): a response names the initiation that it
 answers, and a data message the side that receives it.  So roles, rekeys, retries, roaming,
-silence and missing counters can be told.  Nothing here is authenticated: who has keys tells
-this module only about messages that opened.
+silence and missing counters can be seen.  Nothing here is authenticated: a caller with keys
+passes only messages that could be decrypted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ V = TypeVar("V")
 
 
 def remember(table: dict[K, V], key: K, value: V) -> V:
-    """Put into a bounded table; the oldest entry goes."""
+    """Put into a bounded table; removes the oldest entry."""
     table.pop(key, None)
     if len(table) >= LIMIT:
         del table[next(iter(table))]
@@ -61,7 +61,7 @@ class Tunnel:
     unanswered: Initiated | None = None
 
     def silence(self, at: int) -> list[str]:
-        """A note when nothing was said for long; `at` is now the last message."""
+        """A note after a long silence; `at` is now the last message."""
         quiet = at - self.last_at
         self.last_at = max(at, self.last_at)
         return [f"after {seconds(quiet)} of silence"] if quiet >= SILENCE else []
@@ -119,7 +119,7 @@ class Flow:
     def count(
         self, at: int, counter: int, size: int, places: tuple[Endpoint, Endpoint], sure: bool
     ) -> list[str]:
-        """Take a message that was not seen before; notes on what it tells."""
+        """Take a message that was not seen before; returns notes on it."""
         notes = self.tunnel.silence(at)
         source, destination = places
         if source != self.source and counter > self.greatest:
@@ -138,7 +138,7 @@ class Flow:
         return notes
 
     def to_json(self) -> dict[str, Any]:
-        """For machines."""
+        """As JSON."""
         return {
             "receiver": f"0x{self.receiver:08x}",
             "role": self.role or None,

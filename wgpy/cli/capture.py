@@ -17,33 +17,33 @@ from wgpy.cli.common import complete_interface, json_option
 from wgpy.control.client import ControlClient
 
 INTERVAL: Final = 0.5
-"""Seconds between two looks at the counts."""
+"""Seconds between two polls of the counts."""
 
 
 @click.command()
 @click.argument("interface", shell_complete=complete_interface)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--rotate", default=0, metavar="BYTES", help="Start a new file after so many bytes.")
+@click.option("--rotate", default=0, metavar="BYTES", help="Start a new file after BYTES bytes.")
 @click.option("--seconds", type=float, help="Stop after this time (default: at Ctrl-C).")
 @click.option(
-    "--rekey", is_flag=True, help="Begin new handshakes at once, so that Wireshark opens the data."
+    "--rekey", is_flag=True, help="Begin new handshakes at once, so that Wireshark can decrypt."
 )
 @json_option
 def capture(
     interface: str, file: Path, rotate: int, seconds: float | None, rekey: bool, as_json: bool
 ) -> None:
-    """Record INTERFACE to FILE (pcapng) while it runs, with the keys that open it.
+    """Record INTERFACE to FILE (pcapng) while it runs, with the keys to decrypt it.
 
     Inner packets and outer datagrams are two interfaces of the file; a dropped packet has the
-    reason as its comment.  Sessions that live already are opened by `wgpy decrypt`; Wireshark
-    opens the data from the next handshake on, which --rekey begins at once.
+    reason as its comment.  `wgpy decrypt` also decrypts existing sessions; Wireshark decrypts
+    data from the next handshake on, which --rekey begins at once.
     """
     console = Console(stderr=True)
     stopped = _stop_signals()
     with ControlClient(interface) as control:
         counts = control.request("capture", path=str(file.absolute()), rotate=rotate, rekey=rekey)
         console.print(
-            f"[bold red]{file} holds secret keys of {interface}[/]; Ctrl-C ends the capture"
+            f"[bold red]{file} contains secret keys of {interface}[/]; Ctrl-C ends the capture"
         )
         console.print(_what_opens(counts, rekey), highlight=False)
         end = None if seconds is None else time.monotonic() + seconds
@@ -77,14 +77,14 @@ def _stop_signals() -> Callable[[], bool]:
 
 
 def _what_opens(counts: Mapping[str, Any], rekey: bool) -> str:
-    """Which program opens the data of sessions that lived before the capture, and from when."""
+    """Which program decrypts the data of earlier sessions, and from when."""
     sessions, handshakes = counts["sessions"], counts["handshakes"]
     if not sessions:
-        return "no session is live: every program opens the data, from the first handshake on"
+        return "no live session: every program decrypts the data from the first handshake on"
     plural = "" if sessions == 1 else "s"
-    text = f"{sessions} live session{plural}: `wgpy decrypt` opens them from the first packet on; "
+    text = f"{sessions} live session{plural}: `wgpy decrypt` decrypts from the first packet on; "
     if rekey and handshakes:
-        return f"{text}Wireshark from the handshakes on that were begun now ({handshakes})"
+        return f"{text}Wireshark from the handshakes on that begin now ({handshakes})"
     if rekey:
         return f"{text}Wireshark from the next handshake on: one began less than 5 s ago"
     return f"{text}Wireshark from the next handshake on (--rekey begins one at once)"

@@ -36,9 +36,9 @@ def complete_interface(
 
 
 def link_is_down(interface: str) -> str:
-    """What is wrong and the fix when the interface's link is down; empty when it is up.
+    """The problem and the fix if the interface's link is down; empty if it is up.
 
-    Empty as well for an interface that is not in this network namespace.
+    Also empty for an interface that is not in this network namespace.
     """
     try:
         up = link_state(interface).up
@@ -54,15 +54,15 @@ def echo_json(value: Any) -> None:
 
 
 def note(text: str) -> None:
-    """A remark on stderr: it never mixes with what a pipe reads."""
+    """A note on stderr, so that it never mixes with what a pipe reads."""
     click.echo(click.style(text, fg="yellow"), err=True)
 
 
 def warn_if_world_readable() -> None:
-    """A secret goes to stdout: warn when that is a file that everybody can read."""
+    """A secret goes to stdout: warn when that is a world-readable file."""
     try:
         mode = os.fstat(sys.stdout.fileno()).st_mode
     except (OSError, ValueError):
         return
     if stat.S_ISREG(mode) and mode & 0o007:
-        note("warning: writing a secret to a file that everybody can read (try `umask 077`)")
+        note("warning: writing a secret to a world-readable file (try `umask 077`)")

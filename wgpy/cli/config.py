@@ -27,10 +27,10 @@ def config() -> None:
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @json_option
 def check(file: Path, as_json: bool) -> None:
-    """Check a wg-quick file and tell every mistake in it.
+    """Check a wg-quick file and report every mistake in it.
 
     FILE may be - for standard input.  Exit code 0: the file can be used (there may be
-    remarks); 1: it cannot.  No key is ever printed.
+    notes); 1: it cannot.  Keys are never printed.
     """
     text = read_text(file)
     try:
@@ -51,7 +51,7 @@ def check(file: Path, as_json: bool) -> None:
 
 
 def read_text(file: Path) -> str:
-    """The file's text; a byte that is not UTF-8 (in a comment, say) is kept as it is."""
+    """The file's text; a byte that is not UTF-8 (in a comment, say) is kept unchanged."""
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
@@ -79,7 +79,7 @@ def _tables_of(text: str) -> dict[str, int]:
 
 
 def as_dict(problem: Problem) -> dict[str, Any]:
-    """A problem as JSON shows it."""
+    """A problem as JSON."""
     return {
         "line": problem.line,
         "column": problem.column,
@@ -103,7 +103,7 @@ def render(problem: Problem, file: str) -> str:
 
 
 def summary(file: str, errors: int, remarks: int) -> str:
-    """The last line: how it went."""
+    """The last line: the result."""
     notes = f", {remarks} note{'s' * (remarks != 1)}" if remarks else ""
     if errors:
         return click.style(f"{file}: {errors} error{'s' * (errors != 1)}{notes}", fg="red")

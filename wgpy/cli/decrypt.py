@@ -1,4 +1,4 @@
-"""`wgpy decrypt`: read a capture, open what the keys open, and say what is wrong."""
+"""`wgpy decrypt`: read a capture, decrypt it with the available keys, and report problems."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def decrypt(capture: Path, key_logs: tuple[Path, ...], as_json: bool, pcap: Path
     """Explain every WireGuard message in CAPTURE.
 
     CAPTURE is a pcap or pcapng file from any program, also gzipped; - reads standard input.
-    Keys come from the file's own decryption secrets or from key logs.  Without keys the
-    sessions are still told: roles, rekeys, roaming, keepalives, missing counters.
+    Keys come from the file's own decryption secrets or from key logs.  Without keys it
+    still describes the sessions: roles, rekeys, roaming, keepalives, missing counters.
     """
     if pcap is not None and pcap.exists() and capture.exists() and pcap.samefile(capture):
         raise click.UsageError("--pcap would overwrite the capture: give it another name")
@@ -108,7 +108,7 @@ def _json_printer() -> Callable[[Seen], None]:
 
 @contextmanager
 def _progress(source: Capture) -> Iterator[Callable[[], None]]:
-    """A bar on the terminal while the lines go elsewhere; the lines are progress themselves."""
+    """A bar on the terminal if the lines go elsewhere; otherwise the lines show the progress."""
     if sys.stdout.isatty() or not sys.stderr.isatty():
         yield lambda: None
         return

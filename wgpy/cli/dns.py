@@ -1,8 +1,8 @@
 """Name servers and search domains while a tunnel is up, as wg-quick sets them.
 
 With resolvconf (Debian's, openresolv, or the one of systemd) if there is one, else with
-resolvectl where systemd-resolved runs.  Without either the file's DNS cannot be set: names
-would be asked outside the tunnel, which is said loudly.
+resolvectl where systemd-resolved runs.  Without either the file's DNS cannot be set, and a
+warning says that names are resolved outside the tunnel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INTERFACE_ORDER: Final = Path("/etc/resolvconf/interface-order")
 
 
 def set_dns(ledger: Ledger, say: Callable[[str], None], words: Iterable[str]) -> bool:
-    """Set what a file's DNS lines say; False where nothing on this host can.
+    """Set what a file's DNS lines say; False if this host has no tool for it.
 
     Raises `NetworkError`.
     """
@@ -40,7 +40,7 @@ def set_dns(ledger: Ledger, say: Callable[[str], None], words: Iterable[str]) ->
         return True
     if shutil.which("resolvectl") and _works("resolvectl", "status"):
         ledger.record("resolvectl", ledger.interface)
-        # "~.": every name is asked there, not only those of the domains.
+        # "~.": for every name, not only those of the domains.
         for command in (
             ["resolvectl", "dns", ledger.interface, *servers],
             ["resolvectl", "domain", ledger.interface, "~.", *domains],
@@ -50,14 +50,14 @@ def set_dns(ledger: Ledger, say: Callable[[str], None], words: Iterable[str]) ->
         return True
     note(
         f"WARNING: DNS = {', '.join([*servers, *domains])} is NOT set: there is neither resolvconf"
-        " nor systemd-resolved.  Names are asked as before, OUTSIDE the tunnel"
+        " nor systemd-resolved.  Names are still resolved OUTSIDE the tunnel"
         " (apt-get install openresolv)"
     )
     return False
 
 
 def split(words: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Name servers and search domains, told apart as by wg-quick."""
+    """Name servers and search domains, distinguished as wg-quick does."""
     servers: list[str] = []
     domains: list[str] = []
     for word in words:

@@ -1,7 +1,7 @@
-"""`wgpy doctor`: what works on this machine for this user, and what to do about the rest.
+"""`wgpy doctor`: what works on this machine for this user, and how to fix the rest.
 
-Each check tries the thing itself instead of reading a version: the TUN device is opened, the
-offload is asked for, a namespace is made.  Nothing stays behind.
+Each check tries the feature instead of reading a version: it opens the TUN device, requests
+the offload, creates a namespace.  It leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TOOLS: Final = {
     "nft": ("nftables", "strict mode and full tunnels"),
     "ping": ("iputils-ping", "the testbed"),
     "iperf3": ("iperf3", "benchmarks of whole tunnels"),
-    "tshark": ("tshark", "reading captures beside `wgpy decrypt`"),
+    "tshark": ("tshark", "reading captures, as an alternative to `wgpy decrypt`"),
     "unshare": ("util-linux", "the testbed without root"),
     "wg": ("wireguard-tools", "setting up interfaces as with other WireGuards"),
     "wireguard-go": ("wireguard-go", "comparisons"),
@@ -53,7 +53,7 @@ EXTRAS: Final = {
 
 
 class State(StrEnum):
-    """How a check went."""
+    """Result of a check."""
 
     OK = "ok"
     LIMITED = "limited"
@@ -73,12 +73,12 @@ class Finding:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Tell what works on this machine, and what to do about the rest.
+    """Check what works on this machine and suggest fixes.
 
-    `limited` means that a part is slower or missing; `failed`, that no tunnel can be made by
-    this user.  Simulator, captures, vectors and `wgpy ping FILE` work in any case.
+    `limited` means that a part is slower or missing; `failed` means that this user cannot
+    create a tunnel.  Simulator, captures, vectors and `wgpy ping FILE` work in any case.
 
-    Exit code 0: a tunnel can be made here; 1: it cannot.
+    Exit code 0: this user can create a tunnel; 1: not.
     """
     findings = [finding for check in CHECKS for finding in check()]
     if as_json:
@@ -136,7 +136,7 @@ def _tun() -> list[Finding]:
         return [Finding("TUN device", State.FAILED, str(error))]
     missing = tun.missing
     tun.close()
-    made = Finding("TUN device", State.OK, "a device can be made")
+    made = Finding("TUN device", State.OK, "a device can be created")
     if missing:
         return [made, Finding("TUN offloads", State.LIMITED, missing, "a newer kernel has it")]
     return [made, Finding("TUN offloads", State.OK, "TSO and USO: up to 64 KiB at a time")]
@@ -149,7 +149,7 @@ def _udp_offloads() -> list[Finding]:
             try:
                 tried.setsockopt(socket.IPPROTO_UDP, option, 1)
             except OSError as error:
-                fix = "datagrams go one by one: slower; Linux 5.0 and later have it"
+                fix = "datagrams are sent one by one, which is slower; Linux 5.0 and later have it"
                 found.append(Finding(name, State.LIMITED, str(error.strerror), fix))
             else:
                 found.append(Finding(name, State.OK, "the kernel has it"))
@@ -167,7 +167,7 @@ def _ipv6() -> list[Finding]:
 
 
 def _kernel_wireguard() -> list[Finding]:
-    """Only said: wgpy does not need it."""
+    """For information only: wgpy does not need it."""
     built_in = Path("/sys/module/wireguard").exists()
     seen = "loaded" if built_in else "not loaded; wgpy does not need it"
     return [Finding("kernel module", State.OK, f"wireguard is {seen}")]
@@ -175,7 +175,7 @@ def _kernel_wireguard() -> list[Finding]:
 
 def _sockets() -> list[Finding]:
     if not SOCKET_FOLDER.exists():
-        return [Finding("sockets", State.OK, f"no interface ran yet ({SOCKET_FOLDER})")]
+        return [Finding("sockets", State.OK, f"no interface has run yet ({SOCKET_FOLDER})")]
     if os.access(SOCKET_FOLDER, os.R_OK | os.X_OK):
         return [Finding("sockets", State.OK, f"{SOCKET_FOLDER} can be read")]
     seen = f"running interfaces cannot be seen ({SOCKET_FOLDER}: permission denied)"
@@ -183,10 +183,10 @@ def _sockets() -> list[Finding]:
 
 
 def _namespaces() -> list[Finding]:
-    """What the testbed, the demo and benchmarks are made of."""
+    """What the testbed, the demo and the benchmarks need."""
     unshare = _find("unshare")
     if unshare is None:
-        return [Finding("namespaces", State.LIMITED, "not tried: unshare is missing")]
+        return [Finding("namespaces", State.LIMITED, "not tested: unshare is missing")]
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     done = subprocess.run(
         [unshare, *user, "--net", "--mount", "true"], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""`wgpy down`: a tunnel away, with everything that `wgpy up` did for it."""
+"""`wgpy down`: remove a tunnel, with everything that `wgpy up` did for it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from wgpy.protocol.settings import DeviceSnapshot
 @click.option("-q", "--quiet", is_flag=True, help="Do not print the commands.")
 @json_option
 def down(interface: str, quiet: bool, as_json: bool) -> None:
-    """Take a tunnel down again.
+    """Take a tunnel down.
 
-    INTERFACE is its name, or the file that it was set up from.  Interface, addresses,
-    routes, rules and packet filter go, and the PreDown and PostDown hooks run.
+    INTERFACE is its name, or the file that it was set up from.  This removes interface,
+    addresses, routes, rules and packet filter, and runs the PreDown and PostDown hooks.
     """
     file = None
     if not INTERFACE_NAME.fullmatch(interface) or Path(interface).suffix == ".conf":
@@ -46,7 +46,7 @@ def down(interface: str, quiet: bool, as_json: bool) -> None:
 
 
 def _foreign(interface: str, file: Path | None) -> Ledger:
-    """What there is to undo for an interface that another program set up."""
+    """What to undo for an interface that another program set up."""
     device = uapi_client.get(interface)
     with Network() as network:
         if network.index(interface) is None:
@@ -73,7 +73,7 @@ def _foreign(interface: str, file: Path | None) -> Ledger:
 
 
 def _filters(interface: str) -> list[tuple[str, str]]:
-    """The packet filters that wg-quick makes for an interface that everything goes through."""
+    """The packet filters that wg-quick creates for a full tunnel."""
     try:
         listed = subprocess.run(
             ["nft", "list", "tables"], capture_output=True, text=True, check=False
@@ -85,7 +85,7 @@ def _filters(interface: str) -> list[tuple[str, str]]:
 
 
 def _iptables_rules(interface: str) -> list[tuple[str, str]]:
-    """The same where wg-quick found no nft: rules with its comment, turned into deletions."""
+    """The same if wg-quick found no nft: rules with its comment, turned into deletions."""
     found = []
     for program in ("iptables", "ip6tables"):
         if shutil.which(f"{program}-save") is None:

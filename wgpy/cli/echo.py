@@ -24,7 +24,7 @@ class HostEcho:
     """Sends echo requests to one address, unprivileged where the host allows it.
 
     `device` binds to an interface, `mark` sets SO_MARK.  Raises PermissionError when
-    neither a ping socket nor a raw one may be had.
+    neither a ping socket nor a raw socket is allowed.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""One line for every error that reaches the top of `wgpy`: the one place that words them.
+"""One line for every error that reaches the top of `wgpy`, worded in this one place.
 
 Commands raise `click.ClickException` where they know more than the operating system does;
-everything else ends here.  What is left then is a fault of wgpy: one line as well, and the
-traceback for whoever asks for it (``WGPY_TRACEBACK=1``).
+everything else ends here.  The rest are faults of wgpy: also one line, and the
+traceback on request (``WGPY_TRACEBACK=1``).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ INTERRUPTED: Final = 128 + 2
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """What the block raises becomes what click prints as one line, with exit code 1.
+    """Exceptions of the block become one line printed by click, with exit code 1.
 
-    Ctrl-C ends it silently with 130.  A reader that left passes through: click ends then.
+    Ctrl-C ends it silently with 130.  A broken pipe passes through: click ends then.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def in_one_line() -> Iterator[None]:
 
 
 def sentence(error: OSError) -> str:
-    """What the operating system refused, for which file, and what helps against it."""
+    """What the operating system refused, for which file, and the fix."""
     reason = error.strerror or str(error) or type(error).__name__
     text = f"{os.fsdecode(error.filename)}: {reason}" if error.filename else reason
     if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
@@ -55,7 +55,7 @@ def sentence(error: OSError) -> str:
 
 
 def _fault(error: Exception) -> str:
-    """wgpy is wrong, not the user."""
+    """A fault of wgpy, not of the user."""
     if os.environ.get(TRACEBACK_VARIABLE) == "1":
         traceback.print_exc()
     what = " ".join(f"{type(error).__name__}: {error}".split())
@@ -63,7 +63,7 @@ def _fault(error: Exception) -> str:
 
 
 def end_output() -> None:
-    """Write out what is buffered; a reader that left ends the program without a word."""
+    """Write out what is buffered; if the reader has gone, end the program silently."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -75,7 +75,7 @@ def end_output() -> None:
 
 
 def _discard_output() -> None:
-    """Nobody can read it: the interpreter must not try again at its end."""
+    """Nothing reads the output: the interpreter must not flush it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

@@ -1,4 +1,4 @@
-"""Finding and reading the configuration file that a command line means."""
+"""Finding and reading the configuration file that a command line names."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Sending everything through the tunnel (allowed IPs 0.0.0.0/0 or ::/0).
 
-The tunnel's own datagrams carry a mark.  Whatever has no mark looks into a routing table
-of its own, which holds only the default route into the tunnel; before that the main
-table is asked for anything more specific than a default route, so that local networks
-stay reachable.  See wg-quick(8), "Table", and wireguard.com/netns.
+The tunnel's own datagrams carry a mark.  Packets without it use a separate routing table,
+which has only the default route into the tunnel.  Before that, the main table is used for
+anything more specific than a default route, so that local networks stay reachable.  See
+wg-quick(8), "Table", and wireguard.com/netns.
 
 A packet filter makes this safe under reverse path filtering: marks are kept per UDP flow,
 and packets to the tunnel's addresses must come through the tunnel.

@@ -1,4 +1,4 @@
-"""`wgpy genkey`: a new private key, as `wg genkey`."""
+"""`wgpy genkey`: a new private key, like `wg genkey`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def genkey(as_json: bool) -> None:
     """Print a new private key in base64.
 
     Keep it secret: `umask 077; wgpy genkey > private.key`.  With --json its public key
-    is printed as well.
+    is also printed.
     """
     key = PrivateKey.clamp(secrets.token_bytes(KEY_SIZE))
     warn_if_world_readable()

@@ -1,4 +1,4 @@
-"""`wgpy genpsk`: a new preshared key, as `wg genpsk`."""
+"""`wgpy genpsk`: a new preshared key, like `wg genpsk`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wgpy.protocol.keys import PresharedKey
 def genpsk(as_json: bool) -> None:
     """Print a new preshared key in base64.
 
-    Both ends of a tunnel need the same one; give it to the other over a safe channel.
+    Both ends of a tunnel need the same key; send it to the other end over a safe channel.
     """
     key = PresharedKey(secrets.token_bytes(KEY_SIZE))
     warn_if_world_readable()

@@ -1,4 +1,4 @@
-"""Endpoints whose datagrams the kernel leads back into their own tunnel."""
+"""Endpoints whose datagrams the kernel routes back into their own tunnel."""
 
 from __future__ import annotations
 

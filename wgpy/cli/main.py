@@ -1,8 +1,8 @@
-"""The `wgpy` program: finds its commands by name and imports only the one that is asked for.
+"""The `wgpy` program: finds its commands by name and imports only the requested one.
 
 Commands of this package are listed in `COMMANDS`; those of the packages above join
-through the entry points of group ``wgpy.commands``.  Exit codes: 0 done, 1 it failed,
-2 the command line was wrong.
+through the entry points of group ``wgpy.commands``.  Exit codes: 0 success, 1 failure,
+2 a wrong command line.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from wgpy.cli.errors import end_output, in_one_line
 PLUGIN_GROUP: Final = "wgpy.commands"
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "capture": ("wgpy.cli.capture:capture", "Record a running interface, keys included."),
+    "capture": ("wgpy.cli.capture:capture", "Record a running interface, with its keys."),
     "config": ("wgpy.cli.config:config", "Check configuration files."),
     "decrypt": ("wgpy.cli.decrypt:decrypt", "Explain the WireGuard messages of a capture."),
-    "doctor": ("wgpy.cli.doctor:doctor", "Tell what works on this machine, and what to do."),
-    "down": ("wgpy.cli.down:down", "Take a tunnel down again."),
+    "doctor": ("wgpy.cli.doctor:doctor", "Check what works on this machine and suggest fixes."),
+    "down": ("wgpy.cli.down:down", "Take a tunnel down."),
     "genkey": ("wgpy.cli.genkey:genkey", "Print a new private key."),
     "genpsk": ("wgpy.cli.genpsk:genpsk", "Print a new preshared key."),
     "metrics": ("wgpy.cli.metrics:metrics", "Serve Prometheus metrics of interfaces."),
     "ping": ("wgpy.cli.ping:ping", "Test a peer at three layers: UDP, WireGuard, inner IP."),
     "pubkey": ("wgpy.cli.pubkey:pubkey", "Print the public key of a private key."),
     "show": ("wgpy.cli.show:show", "Show interfaces, peers, timers and drops."),
-    "sim": ("wgpy.cli.sim:sim", "Play scenarios in virtual time."),
+    "sim": ("wgpy.cli.sim:sim", "Run scenarios in virtual time."),
     "up": ("wgpy.cli.up:up", "Set a tunnel up from a wg-quick file."),
 }
 """Name of each command, where it is, and its line in ``wgpy --help``."""
@@ -54,7 +54,7 @@ def _plugin_help(point: EntryPoint) -> str:
     except (ImportError, OSError, SyntaxError, ValueError):
         return f"(cannot be loaded: {point.module})"
     line = (docstring or f"From package {point.module.partition('.')[0]}.").partition("\n")[0]
-    # A module may open with the command that it is: its name stands on the left already.
+    # A module may open with the command that it is: its name is already on the left.
     line = line.removeprefix(f"`wgpy {point.name}`: ")
     return line[:1].upper() + line[1:]
 
@@ -82,7 +82,7 @@ class LazyGroup(click.Group):
         return sorted(COMMANDS.keys() | _plugins().keys())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the command; None for a name that nobody knows."""
+        """Import the command; None for an unknown name."""
         if cmd_name in COMMANDS:
             module, _, attribute = COMMANDS[cmd_name][0].partition(":")
             loaded = getattr(importlib.import_module(module), attribute)
@@ -102,7 +102,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click, with "did you mean" for a name that nobody knows."""
+        """As click, with "did you mean" for an unknown name."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -119,7 +119,7 @@ class LazyGroup(click.Group):
             end_output()
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """As click: options of the program itself (`--version`) act in here."""
+        """As click: options of the program itself (`--version`) take effect in here."""
         with in_one_line():
             return super().make_context(*args, **kwargs)
 
@@ -152,7 +152,7 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool)
     help="Show the version and exit.",
 )
 def main() -> None:
-    """WireGuard in Python: keys, tunnels, and what goes on inside them.
+    """WireGuard in Python: keys, tunnels, diagnostics and tests.
 
-    Every command takes --json where a program shall read the answer, and --help.
+    Every command takes --help; most take --json for machine-readable output.
     """

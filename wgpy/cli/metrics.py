@@ -20,14 +20,14 @@ from wgpy.linux.uapi_client import interfaces
     default="127.0.0.1:9586",
     show_default=True,
     metavar="ADDRESS:PORT",
-    help="Where to serve HTTP; port 0 is any free one.",
+    help="Address to serve HTTP on; port 0 chooses a free one.",
 )
 @json_option
 def metrics(names: tuple[str, ...], listen: str, as_json: bool) -> None:
-    """Serve metrics of INTERFACE, or of all that run, for Prometheus.
+    """Serve Prometheus metrics of INTERFACE, or of all running interfaces.
 
-    Peers, bytes, handshakes, drops by reason; of other implementations' interfaces what
-    `wg show` tells.  Interfaces may come and go while this runs.
+    Peers, bytes, handshakes, drops by reason; for interfaces of other implementations only
+    what `wg show` has.  Interfaces may come and go while this runs.
     """
     address, port = _listen_address(listen)
     # The library takes 50 ms to import: not before the command line is right.
@@ -36,13 +36,13 @@ def metrics(names: tuple[str, ...], listen: str, as_json: bool) -> None:
     running = interfaces()
     for name in names:
         if name not in running:
-            note(f"{name} does not run yet: wgpy_up is 0 until it does")
+            note(f"{name} is not running yet: wgpy_up is 0 until then")
     try:
         port = serve(InterfaceCollector(names), address, port)
     except OSError as error:
         raise click.ClickException(f"--listen {listen}: {error.strerror or error}") from error
     url = f"http://{f'[{address}]' if ':' in address else address}:{port}/metrics"
-    click.echo(json.dumps({"url": url}) if as_json else f"metrics at {url}; Ctrl-C ends")
+    click.echo(json.dumps({"url": url}) if as_json else f"metrics at {url}; stop with Ctrl-C")
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,7 +1,7 @@
-"""`wgpy ping`: where the way to a peer is broken: UDP, WireGuard or the inner network.
+"""`wgpy ping`: where the path to a peer is broken: UDP, WireGuard or the inner network.
 
-With a configuration file the test is made by an engine in this process and needs no
-root.  With a running interface the tunnel itself is tested, and its counters tell why.
+With a configuration file an engine in this process makes the test, which does not need
+root.  With a running interface the tunnel itself is tested, and its counters show why.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def ping(
 ) -> None:
     """Test a peer at three layers: UDP, WireGuard, inner IP.
 
-    TARGET is a running interface or a configuration file.  With a file no interface and
-    no root is needed: this process makes the handshake itself.  For the peer it then is
-    the owner of the file's key, so a session that the key has elsewhere is replaced.
+    TARGET is a running interface or a configuration file.  A file needs neither an interface
+    nor root: this process does the handshake itself.  The peer takes it for the owner of the
+    file's key, so this replaces a session that the owner has elsewhere.
 
     Exit code 0: there is a session with the peer, and no layer failed.
     """
@@ -125,15 +125,15 @@ def _choose(peers: list[_Peer], wanted: str | None, inner: AddressBytes | None) 
     if len(peers) == 1:
         return peers[0]
     if not peers:
-        raise click.ClickException("there is no such peer: look at --peer and --inner")
+        raise click.ClickException("no peer matches: check --peer and --inner")
     known = "\n".join(f"  {peer.public_key.base64}" for peer in peers)
-    raise click.ClickException(f"say which peer with --peer KEY:\n{known}")
+    raise click.ClickException(f"choose a peer with --peer KEY:\n{known}")
 
 
 def _refuse_running(config: Config, force: bool) -> None:
-    """A test with the key of a running interface would take that interface's session over."""
+    """A test with the key of a running interface would take over that interface's session."""
     if config.private_key is None:
-        raise click.ClickException("the file has no PrivateKey: no handshake can be made")
+        raise click.ClickException("the file has no PrivateKey, which a handshake needs")
     if force:
         return
     public = backend().public_key(config.private_key)
@@ -144,7 +144,7 @@ def _refuse_running(config: Config, force: bool) -> None:
             continue
         if used == public:
             message = f"interface {name} is running with this key: try `wgpy ping {name}`"
-            raise click.ClickException(f"{message}, or --force to take its session over")
+            raise click.ClickException(f"{message}, or --force to take over its session")
 
 
 def _report(target: str, chosen: _Peer, layers: list[Layer], as_json: bool) -> None:

@@ -48,7 +48,7 @@ def ping_udp(endpoint: Endpoint | None, mark: int = 0) -> Layer:
         return Layer("UDP", Status.UNCLEAR if trip is None else Status.OK, text, data)
     hint = "check routes, firewall and the endpoint's address"
     if answer.errno == ECONNREFUSED:
-        hint = "nobody listens on this port: check the endpoint, and ListenPort at the peer"
+        hint = "no program listens on this port: check the endpoint, and ListenPort at the peer"
     return Layer("UDP", Status.FAILED, text, data, (hint,))
 
 
@@ -65,7 +65,7 @@ def _ask_host(endpoint: Endpoint, mark: int) -> tuple[str, int | None]:
     return f"host answers in {milliseconds(trip)}", trip
 
 
-# --- by a process of its own ----------------------------------------------------------
+# --- by an engine in this process ------------------------------------------------------
 
 
 def ping_config(
@@ -104,12 +104,12 @@ def _no_handshake(probe: Probe, own: PublicKey, timeout: float) -> Layer:
 
 
 def _reasons(probe: Probe, own: PublicKey) -> tuple[str, ...]:
-    """Why no handshake came about, the certain reasons alone if there are any."""
+    """Why there was no handshake: only the certain reasons, if there are any."""
     drops = probe.drops
     if drops[DropReason.RESPONSE_INVALID]:
         return ("the peer answered, but its answer does not open: the PresharedKey differs",)
     if probe.refused.errno:
-        return (f"the network says: {probe.refused.text}",)
+        return (f"the network reports: {probe.refused.text}",)
     if probe.cookies:
         return (f"the peer is under load: it sent {probe.cookies} cookie replies; try again",)
     if any(drops.values()):
@@ -142,7 +142,7 @@ def _inner_of_probe(probe: Probe, config: Config, inner: AddressBytes | None, co
 def ping_interface(
     interface: str, public_key: PublicKey, inner: AddressBytes | None, count: int
 ) -> list[Layer]:
-    """WireGuard and inner IP through the interface; its counters tell what happened."""
+    """WireGuard and inner IP through the interface; its counters show what happened."""
     before = _peer(interface, public_key)
     if inner is None:
         echo = Layer("inner IP", Status.SKIPPED, _NO_TARGET)
@@ -153,7 +153,7 @@ def ping_interface(
     if down := link_is_down(interface):
         session = replace(session, status=Status.FAILED, text=down)
     if session.status is Status.FAILED and echo.status is Status.FAILED:
-        echo = replace(echo, hints=("there is no session to send through",))
+        echo = replace(echo, hints=("no session to send through",))
     return [session, echo]
 
 
@@ -161,7 +161,7 @@ def _peer(interface: str, public_key: PublicKey) -> PeerSnapshot:
     for peer in uapi_client.get(interface).peers:
         if peer.public_key == public_key:
             return peer
-    raise uapi_client.DeviceUnreachable(f"{interface}: the peer was removed meanwhile")
+    raise uapi_client.DeviceUnreachable(f"{interface}: the peer was removed during the test")
 
 
 def _inner_of_host(interface: str, inner: AddressBytes, count: int) -> Layer:
@@ -194,7 +194,7 @@ def _session(peer: PeerSnapshot, lost: Counter[DropReason], wall: int) -> Layer:
     if peer.deadline is not None:
         hints.append(f"next: {peer.deadline.reason} in {peer.deadline.at / NS:.1f} s")
     if age is None:
-        hints.append("there never was a handshake: `wgpy ping FILE.conf` tells likely reasons")
+        hints.append("no handshake so far: `wgpy ping FILE.conf` suggests likely reasons")
         return Layer("WireGuard", Status.FAILED, "no handshake yet", data, tuple(hints))
     text = f"the last handshake was {age // NS} s ago: no session"
     return Layer("WireGuard", Status.FAILED, text, data, tuple(hints))

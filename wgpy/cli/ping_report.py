@@ -14,7 +14,7 @@ from wgpy.protocol.drops import DropReason
 
 
 class Status(Enum):
-    """How a layer did."""
+    """Result of a layer."""
 
     OK = "ok"
     UNCLEAR = "unclear"
@@ -32,7 +32,7 @@ _COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer's result: `text` in words, `data` for JSON, `hints` likely reasons."""
+    """One layer's result: `text` for people, `data` for JSON, `hints` with likely reasons."""
 
     name: str
     status: Status

@@ -1,7 +1,7 @@
 """A WireGuard end in this process, for testing a peer: an engine on one UDP socket.
 
-It needs no root and no device.  For the peer it is the owner of the private key: its
-handshake takes the place of any session that the key has elsewhere.
+It needs neither root nor a device.  The peer takes it for the owner of the private key: its
+handshake replaces any session that the owner has elsewhere.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _WAKE_UP: Final = 1
 
 
 class UdpAnswer(NamedTuple):
-    """What the network said about a datagram: an errno of an ICMP error, or 0 for silence."""
+    """The network's answer to a datagram: an errno of an ICMP error, or 0 for silence."""
 
     errno: int
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Description."""
         return os.strerror(self.errno) if self.errno else "silent, as WireGuard is"
 
 
@@ -108,9 +108,9 @@ class Probe:
         return Counter(dict(self._engine.drops))
 
     def handshake(self, timeout: float) -> int | None:
-        """Make a handshake; its round trip in ns, None when there was none.
+        """Do a handshake; its round trip in ns, None if there was none.
 
-        Gives up after `timeout` seconds, or when the network says that it is in vain.
+        Stops after `timeout` seconds, or when the network rejects the datagrams.
         """
         change = PeerChange(
             public_key=self.peer.public_key,
@@ -143,7 +143,7 @@ class Probe:
         return None
 
     def _run(self, timeout: float, done: Callable[[list[bytes]], bool]) -> bool:
-        """Let datagrams and deadlines through until `done(inner packets)` or time is over."""
+        """Handle datagrams and deadlines until `done(inner packets)` or the timeout."""
         end = self._clock.monotonic() + int(timeout * NS)
         while True:
             self._flush()

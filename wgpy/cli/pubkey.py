@@ -1,4 +1,4 @@
-"""`wgpy pubkey`: the public key of a private key, as `wg pubkey`."""
+"""`wgpy pubkey`: the public key of a private key, like `wg pubkey`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wgpy.protocol.keys import PrivateKey, PublicKey
 def pubkey(as_json: bool) -> None:
     """Read a private key from standard input and print its public key.
 
-    For instance: `wgpy genkey | tee private.key | wgpy pubkey > public.key`.
+    Example: `wgpy genkey | tee private.key | wgpy pubkey > public.key`.
     """
     text = sys.stdin.read(4096).strip()
     if not text:

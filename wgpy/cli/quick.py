@@ -1,8 +1,8 @@
 """Setting a tunnel up and taking it down, with the semantics of wg-quick(8).
 
 The order of `bring_up` is that of the man page: PreUp, interface, keys and peers,
-addresses, MTU, routes, PostUp.  Every step prints the shell command it stands for and
-is entered in the `Ledger`, so that any failure (an interrupt as well) undoes all.
+addresses, MTU, routes, PostUp.  Every step prints the equivalent shell command and
+is entered in the `Ledger`, so that any failure (also an interrupt) undoes everything.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ INTERFACE=$1 CONFIG_FILE=$2 hook=$3; set --
 
 
 class QuickError(click.ClickException):
-    """The tunnel could not be set up or taken down; nothing of it is left."""
+    """The tunnel could not be set up or taken down; every step was undone."""
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Tunnel:
     summary: dict[str, Any] = field(default_factory=dict)
 
     def say(self, command: str) -> None:
-        """Show the shell command that the next step stands for."""
+        """Show the shell command that is equivalent to the next step."""
         if not self.quiet:
             click.echo(f"[#] {command}", err=True)
 
@@ -100,7 +100,7 @@ class Tunnel:
 def bring_up(config: Config, interface: str, file: Path, quiet: bool = False) -> dict[str, Any]:
     """Set the tunnel up and return a summary; on any failure all is undone.
 
-    Then PostDown runs as well, and PreDown once PostUp was begun.  Raises `QuickError`.
+    Then PostDown also runs, and PreDown if PostUp had started.  Raises `QuickError`.
     """
     _refuse_existing(interface)
     ledger = Ledger(interface, str(file.absolute()), post_down=config.post_down)
@@ -121,7 +121,7 @@ def bring_up(config: Config, interface: str, file: Path, quiet: bool = False) ->
         ledger.pre_down = config.pre_down
         ledger.save()
         tunnel.run_hooks("PostUp", config.post_up)
-        # A hook may have taken everything away again: that is its affair.
+        # A hook may have removed everything again, which is allowed.
         with suppress(uapi_client.DeviceUnreachable):
             for warning in loop_warnings(interface, uapi_client.get(interface)):
                 note(warning)
@@ -136,7 +136,7 @@ def _refuse_existing(interface: str) -> None:
         raise QuickError(f"interface {interface} is running in another network namespace")
     left = Ledger.load(interface)
     if left is not None and left.namespace == network_namespace():
-        note(f"{interface} went away without `wgpy down`: undoing what was left of it")
+        note(f"{interface} ended without `wgpy down`: undoing its remaining steps")
         for failure in left.undo():
             note(failure)
         left.forget()
@@ -192,7 +192,7 @@ def _undoing(kind: str, arguments: list[Any]) -> str:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """An impatient second Ctrl-C must not stop the undoing half-way."""
+    """A second Ctrl-C must not interrupt the undoing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -206,7 +206,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def implementation() -> str:
-    """The program that makes interfaces; wireguard-py is also found beside this program."""
+    """The program that creates interfaces; wireguard-py is also found next to this program."""
     wanted = os.environ.get(IMPLEMENTATION_VARIABLE) or DEFAULT_IMPLEMENTATION
     beside = Path(sys.executable).parent / wanted
     found = shutil.which(wanted) or (str(beside) if os.access(beside, os.X_OK) else None)
@@ -260,14 +260,14 @@ def _set_up(tunnel: Tunnel, network: Network, config: Config, change: DeviceChan
 
 
 def _read_back(tunnel: Tunnel, network: Network) -> None:
-    """The summary says what the kernel has, not what was asked for."""
+    """The summary shows the kernel's values, not the requested ones."""
     tunnel.summary["addresses"] = network.addresses(tunnel.interface)
     tunnel.summary["mtu"] = network.mtu(tunnel.interface)
     tunnel.summary["routes"] = network.routes_into(tunnel.interface)
 
 
 def choose_mtu(network: Network, change: DeviceChange) -> int:
-    """80 bytes less than the largest MTU on the ways to the endpoints.
+    """80 bytes less than the largest MTU of the routes to the endpoints.
 
     Without endpoints the default route counts, without one 1500 bytes.
     """
@@ -307,7 +307,7 @@ def _add_route(tunnel: Tunnel, network: Network, prefix: Prefix, table: int) -> 
 
 
 def take_down(tunnel: Tunnel) -> None:
-    """Undo all that `bring_up` did, going on when a step fails; raises `QuickError` then."""
+    """Undo what `bring_up` did, continuing when a step fails; raises `QuickError` then."""
     if tunnel.ledger.namespace != network_namespace():
         message = f"{tunnel.interface} was set up in another network namespace: take it down there"
         raise QuickError(message)

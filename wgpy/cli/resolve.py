@@ -1,8 +1,8 @@
-"""Endpoint names into addresses, with the patience of `wg`.
+"""Endpoint names into addresses, with the retries of `wg`.
 
-At boot a network is often up before its resolver answers.  So everything that may pass is
-asked again, 15 times with growing pauses (about three minutes); what the resolver says
-for good ends at once.  ``WG_ENDPOINT_RESOLUTION_RETRIES`` sets another number, or
+At boot a network is often up before its resolver answers.  So temporary errors are retried,
+15 times with growing pauses (about three minutes); a permanent error of the resolver ends at
+once.  ``WG_ENDPOINT_RESOLUTION_RETRIES`` sets another number, or
 ``infinity``.  See wg(8), "ENVIRONMENT VARIABLES".
 """
 
@@ -51,7 +51,7 @@ def resolve(endpoint: HostPort) -> Endpoint:
 
 
 def retries() -> int:
-    """How often to ask again; negative: for ever.  Raises ClickException."""
+    """Number of retries; negative: for ever.  Raises ClickException."""
     wanted = os.environ.get(VARIABLE, str(RETRIES))
     if wanted == "infinity":
         return -1

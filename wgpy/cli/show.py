@@ -1,4 +1,4 @@
-"""`wgpy show`: what `wg show` tells, plus timers and drops, for any UAPI socket.
+"""`wgpy show`: the output of `wg show`, plus timers and drops, for any UAPI socket.
 
 Secrets are hidden; as with `wg`, ``WG_HIDE_KEYS=never`` in the environment shows them,
 and the fields ``private-key``, ``preshared-keys`` and ``dump`` are there for scripts.
@@ -28,14 +28,14 @@ _HOME, _REST, _BELOW, _NEWLINE = "\033[H", "\033[K", "\033[J", "\n"
 @click.command()
 @click.argument("interface", default="all", shell_complete=complete_interface)
 @click.argument("field", required=False, metavar="[FIELD]", type=click.Choice(list(FIELDS)))
-@click.option("-w", "--watch", is_flag=True, help="Show it again until Ctrl-C.")
+@click.option("-w", "--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
     "-n",
     "--seconds",
     default=1.0,
     show_default=True,
     type=click.FloatRange(min=0.1),
-    help="With --watch: how often.",
+    help="Interval of --watch.",
 )
 @json_option
 def show(
@@ -44,10 +44,10 @@ def show(
     """Show interfaces, peers, timers and drops.
 
     INTERFACE is a name, `all` (the default), or `interfaces` for just the names.  For
-    interfaces of wgpy the next deadline and the drop counters are shown as well; other
-    implementations do not tell them.
+    interfaces of wgpy it also shows the next deadline and the drop counters; other
+    implementations do not report them.
 
-    FIELD prints one thing in the format of `wg show INTERFACE FIELD`, for scripts:
+    FIELD prints one field in the format of `wg show INTERFACE FIELD`, for scripts:
     public-key, private-key, listen-port, fwmark, peers, preshared-keys, endpoints,
     allowed-ips, latest-handshakes, transfer, persistent-keepalive, dump.
     """
@@ -64,7 +64,7 @@ def show(
 
 
 def _page(text: str, as_json: bool) -> None:
-    """One look of --watch: a fresh screen on a terminal, the next line or paragraph in a pipe."""
+    """One output of --watch: in place on a terminal, the next line or paragraph in a pipe."""
     if as_json or not sys.stdout.isatty():
         click.echo(text)
     else:
@@ -73,7 +73,7 @@ def _page(text: str, as_json: bool) -> None:
 
 
 def _text(interface: str, field: str | None, as_json: bool, *, compact: bool) -> str:
-    """What is asked for, as it is now; JSON on one line where more will follow."""
+    """The current output; JSON on one line if more will follow."""
     indent = None if compact else 2
     if interface == "interfaces":
         names = interfaces()
@@ -110,10 +110,10 @@ def _snapshots(interface: str) -> dict[str, DeviceSnapshot]:
         try:
             found[name] = get(name)
         except DeviceUnreachable as error:
-            # The others shall be shown all the same; one may have gone just now.
+            # Show the others anyway; one may have disappeared just now.
             click.echo(error, err=True)
     if names and not found:
-        raise click.ClickException("no interface could be asked")
+        raise click.ClickException("no interface answered")
     return found
 
 

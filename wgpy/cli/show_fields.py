@@ -22,8 +22,8 @@ def drops(of: DeviceSnapshot | PeerSnapshot) -> list[tuple[DropReason, int]]:
 def handshake_age(peer: PeerSnapshot, wall: int) -> int | None:
     """Ns since the latest handshake, None for never.
 
-    The monotonic clock counts where the implementation tells it; `wall` (ns since 1970) is
-    the best that others leave, and wrong when the clock was set in the meantime.
+    Uses the monotonic clock if the implementation reports it; otherwise `wall` (ns since
+    1970), which is wrong if the clock was set since the handshake.
     """
     if peer.handshake_at is not None:
         return -peer.handshake_at

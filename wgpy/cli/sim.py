@@ -1,4 +1,4 @@
-"""`wgpy sim`: play named scenarios in virtual time and see every message with its reason."""
+"""`wgpy sim`: run named scenarios in virtual time and show every message with its reason."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _changed(base: _T, pairs: tuple[str, ...], option: str) -> _T:
         try:
             changes[name] = _number(value, known[name])
         except ValueError:
-            message = f"{value!r} is no number for {name} (times as 30s, 5ms, 100ns)"
+            message = f"{value!r} is not a number for {name} (write times as 30s, 5ms, 100ns)"
             raise click.BadParameter(message, param_hint=option) from None
     try:
         return replace(base, **changes)  # type: ignore[type-var]
@@ -68,7 +68,7 @@ def _complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str)
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[SCENARIO]...", shell_complete=_complete)
-@click.option("--seed", default=0, show_default=True, help="Decides everything random.")
+@click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE",
     help="Change a protocol parameter, such as rekey_after_time=30s.",
@@ -92,10 +92,10 @@ def sim(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Play scenarios in virtual time: hours of a tunnel in milliseconds.
+    """Run scenarios in virtual time: hours of a tunnel in milliseconds.
 
-    Without a name the scenarios are listed; `all` plays every one.  The same seed gives
-    the same run.  The exit code is 1 when a check fails.
+    Without a name it lists the scenarios; `all` runs every one.  The same seed gives the
+    same run.  The exit code is 1 when a check fails.
     """
     if not names:
         _list(as_json)

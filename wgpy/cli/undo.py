@@ -2,12 +2,12 @@
 
 Every change of the host is recorded right after it was made, in a file beside the UAPI
 socket (mode 0600: hooks may hold secrets).  So a failed `up` rolls back, a killed one
-can be taken down, and `down` needs no configuration file.  Addresses and routes are not
-recorded: they go with the interface.
+can be taken down, and `down` does not need the configuration file.  Addresses and routes are
+not recorded: they disappear with the interface.
 
 The record belongs to the data plane, known by its socket's inode and its device's index:
 the device may have been moved to another network namespace or renamed, and another one
-may have its name.  What could not be undone stays on record.
+may have its name.  Steps that could not be undone stay in the record.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Ledger:
 
     @classmethod
     def load(cls, interface: str) -> Ledger | None:
-        """The ledger of an interface that `wgpy up` made; None when it made none.
+        """The ledger of an interface that `wgpy up` created; None if there is none.
 
-        Raises ClickException for a file that is no ledger.
+        Raises ClickException for a file that is not a ledger.
         """
         path = cls.path(interface)
         try:
@@ -64,7 +64,7 @@ class Ledger:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
-            message = f"{path} is damaged: remove it, and undo by hand what it should have listed"
+            message = f"{path} is damaged: remove it, and undo its steps by hand"
             raise click.ClickException(message) from error
 
     def record(self, kind: str, *arguments: Any) -> None:
@@ -73,7 +73,7 @@ class Ledger:
         self.save()
 
     def save(self) -> None:
-        """Write the file; a crash leaves the old or the new one, never half of it."""
+        """Write the file atomically: a crash leaves the old or the new one."""
         path = self.path(self.interface)
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         fresh = path.with_suffix(".wgpy.new")
@@ -96,7 +96,7 @@ class Ledger:
         return failures
 
     def forget(self) -> None:
-        """The last act: remove the file, unless something is left to undo."""
+        """The last step: remove the file, unless something is left to undo."""
         if self.steps:
             self.save()
         else:
@@ -129,7 +129,7 @@ def _inode(name: str) -> int:
 
 
 def _link(name: str, index: int = 0, inode: int = 0) -> None:
-    """End the data plane: by its device, or by its socket where the device is elsewhere."""
+    """End the data plane: by its device, or by its socket if the device is elsewhere."""
     if is_here(name, index):
         with Network() as network:
             network.delete_link(name)
@@ -143,7 +143,7 @@ def _link(name: str, index: int = 0, inode: int = 0) -> None:
 
 
 def _end_by_socket(path: Path) -> bool:
-    """Remove the socket, which ends a data plane; its end of a connection tells when."""
+    """Remove the socket, which ends a data plane; a connection shows when it has ended."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(STOP_TIMEOUT)
         try:

@@ -22,7 +22,7 @@ def up(conf: str, quiet: bool, as_json: bool) -> None:
 
     CONF is a file called INTERFACE.conf, or NAME for /etc/wireguard/NAME.conf.  The data
     plane is wireguard-py, or what WG_QUICK_USERSPACE_IMPLEMENTATION names.  If anything
-    fails, everything is undone.
+    fails, all steps are undone.
     """
     path = locate(conf)
     interface = interface_name(path)
@@ -38,5 +38,5 @@ def up(conf: str, quiet: bool, as_json: bool) -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """A polite end is an interrupt: what was done so far is undone."""
+    """SIGTERM is an interrupt: what was done so far is undone."""
     raise KeyboardInterrupt

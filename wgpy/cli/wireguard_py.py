@@ -1,11 +1,11 @@
-"""`wireguard-py [-f|--foreground] IFACE`: the data plane as a program, as wireguard-go.
+"""`wireguard-py [-f|--foreground] IFACE`: the data plane as a program, like wireguard-go.
 
-It makes the TUN device and the UAPI socket, says so by going into the background, and
-works until SIGTERM or SIGINT, until somebody deletes the device, or until somebody
-removes the socket.  It leaves nothing behind.
+It creates the TUN device and the UAPI socket, goes into the background when they are ready,
+and runs until SIGTERM or SIGINT, or until the device or the socket is removed.  It leaves
+nothing behind.
 
-The path to a usable socket is short on purpose: what is imported here is imported by
-every start, so there is no click, rich, numpy or netlink library on it.
+Start-up is short on purpose: every start imports what is imported here, so click, rich, numpy
+and netlink libraries are not.
 
 Environment: LOG_LEVEL is verbose (or debug), error (the default) or silent;
 WG_PROCESS_FOREGROUND=1 is --foreground.
@@ -46,17 +46,17 @@ class Log:
         self.level = level
 
     def error(self, text: str) -> None:
-        """What the person at the machine should know."""
+        """For messages that the user should see."""
         if self.level >= 1:
             self._write("ERROR", text)
 
     def notice(self, text: str) -> None:
-        """What is no error, but takes the person's time."""
+        """For messages that are not errors but explain a delay."""
         if self.level >= 1:
             self._write("NOTE", text)
 
     def verbose(self, text: str) -> None:
-        """What happens, as it happens."""
+        """For a log of events."""
         if self.level >= 2:
             self._write("DEBUG", text)
 
@@ -66,7 +66,7 @@ class Log:
             sys.stderr.write(f"{kind}: ({self._name}) {moment} {text}\n")
             sys.stderr.flush()
         except (OSError, ValueError):
-            self.level = 0  # Nobody reads any more: go on in silence.
+            self.level = 0  # Nothing reads the log any more: continue silently.
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,8 +91,8 @@ def main(argv: list[str] | None = None) -> int:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="wireguard-py",
-        description="Make a WireGuard interface in userspace; configure it with wg or wgpy.",
-        epilog="LOG_LEVEL=verbose|error|silent says how much to tell.",
+        description="Create a WireGuard interface in userspace; configure it with wg or wgpy.",
+        epilog="LOG_LEVEL=verbose|error|silent sets how much is logged.",
     )
     parser.add_argument("interface", metavar="IFACE", type=_interface_name)
     parser.add_argument(
@@ -106,13 +106,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--crypto",
         choices=("openssl", "sodium", "reference"),
         default="openssl",
-        help="which implementation of the primitives (default: %(default)s; reference is"
+        help="implementation of the primitives (default: %(default)s; reference is"
         " readable, slow and not constant-time: for teaching only)",
     )
     parser.add_argument(
         "--policy",
         metavar="NAME",
-        help="put the policy of this name (or MODULE:FUNCTION) in front, driven through"
+        help="put the policy of this name (or MODULE:FUNCTION) in front, controlled through"
         " its control socket",
     )
     parser.add_argument(
@@ -125,19 +125,19 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--turbo",
         action="store_true",
         default=os.environ.get("WGPY_TURBO") == "1",
-        help="compile the packet path with numba: faster, and more memory (also: WGPY_TURBO=1)",
+        help="compile the packet path with numba: faster, but more memory (also: WGPY_TURBO=1)",
     )
     parser.add_argument(
         "--capture",
         metavar="FILE",
-        help="record inner and outer packets as pcapng, WITH THE KEYS that open them",
+        help="record inner and outer packets as pcapng, WITH THE KEYS to decrypt them",
     )
     parser.add_argument(
         "--capture-size",
         metavar="BYTES",
         type=int,
         default=0,
-        help="start a new capture file after so many bytes (default: one file)",
+        help="start a new capture file after this many bytes (default: one file)",
     )
     parser.add_argument(
         "--keylog",
@@ -173,13 +173,13 @@ def _interface_name(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} is too long: at most {NAME_SIZE} bytes")
     if text in ("", ".", "..") or re.search(r"[\s/:%\0]", text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no interface name: no spaces, slashes, colons or percent signs"
+            f"{text!r} is not an interface name: no spaces, slashes, colons or percent signs"
         )
     return text
 
 
 def _load_policy(name: str) -> ControlledPolicy:
-    """Made by an entry point of the group ``wgpy.policies``, or by ``MODULE:FUNCTION``."""
+    """Created by an entry point of the group ``wgpy.policies``, or by ``MODULE:FUNCTION``."""
     from importlib.metadata import EntryPoint, entry_points
 
     offered = entry_points(group="wgpy.policies")
@@ -195,7 +195,7 @@ def _load_policy(name: str) -> ControlledPolicy:
 
 
 def _make_turbo_ready(log: Log) -> None:
-    """While there still is a terminal to say on that it takes a while, or why it cannot be."""
+    """Runs while a terminal can still show that it takes a while, or why it fails."""
     try:
         from wgpy.turbo.ready import TurboError, make_ready
     except ImportError as error:
@@ -207,7 +207,7 @@ def _make_turbo_ready(log: Log) -> None:
 
 
 def _attachments(arguments: argparse.Namespace, log: Log) -> list[Attachment]:
-    """What is to be recorded from the start; files are tried now, while errors can be seen."""
+    """What to record from the start; files are opened now, while errors can still be shown."""
     attach: list[Attachment] = []
     for option, path in (("--keylog", arguments.keylog), ("--capture", arguments.capture)):
         if not path:
@@ -222,7 +222,7 @@ def _attachments(arguments: argparse.Namespace, log: Log) -> list[Attachment]:
         except OSError as error:
             _fail(f"{option} {path}: {error.strerror}")
         sys.stderr.write(
-            f"WARNING: wireguard-py writes SECRET KEYS to {path}: whoever reads that file"
+            f"WARNING: wireguard-py writes SECRET KEYS to {path}: anyone who reads that file"
             " reads this tunnel's traffic\n"
         )
     return attach
@@ -241,7 +241,7 @@ def _open(
     policy: ControlledPolicy | None,
     attach: list[Attachment],
 ) -> Service:
-    """Everything that can fail, while there still is a terminal to say so on."""
+    """Everything that can fail, while a terminal can still show the error."""
     from wgpy.linux.service import Service
     from wgpy.linux.tun import TunError
     from wgpy.linux.unix_socket import SocketInUse
@@ -270,7 +270,7 @@ def _fail(text: str) -> NoReturn:
 
 
 def _go_to_background(*, keep_output: bool) -> None:
-    """The parent ends, which tells the caller that all is ready; the child goes on."""
+    """The parent exits, which tells the caller that everything is ready; the child continues."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.fork():
@@ -281,7 +281,7 @@ def _go_to_background(*, keep_output: bool) -> None:
     for fd in (0,) if keep_output else (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
-    # A closed terminal must not end the tunnel, half-way through.
+    # Closing the terminal must not end the tunnel.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 

@@ -1,4 +1,4 @@
-"""Remarks on files that are valid and will not do what was meant."""
+"""Notes on files that are valid but probably do not do what was intended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MANY: Final = 8
 def remarks(
     config: Config, lines: Mapping[str, int], peer_lines: list[dict[str, int]]
 ) -> Iterator[Problem]:
-    """What to say of `config`; the lines are those of its keys and of its peers' keys."""
+    """Notes on `config`; the lines are those of its keys and of its peers' keys."""
     if config.mtu is not None and config.mtu < IPV6_MIN_MTU and has_ipv6(config):
         message = f"MTU {config.mtu} is too small for IPv6: {IPV6_MIN_MTU} will be set"
         fix = f"write {IPV6_MIN_MTU}, or leave IPv6 out"
@@ -32,7 +32,7 @@ def remarks(
         inside = _holding(peer, prefixes)
         if inside is not None:
             message = (
-                f"Endpoint {peer.endpoint} lies inside AllowedIPs {inside}: the tunnel's own"
+                f"Endpoint {peer.endpoint} is inside AllowedIPs {inside}: the tunnel's own"
                 " datagrams are routed into the tunnel and dropped, unless a more specific"
                 " route leads around it"
             )
@@ -57,14 +57,14 @@ def _endpoint_address(peer: PeerConfig) -> AddressBytes:
 
 
 def _holding(peer: PeerConfig, prefixes: set[Prefix]) -> Prefix | None:
-    """The most specific of `prefixes` that holds the peer's endpoint."""
+    """The most specific of `prefixes` that contains the peer's endpoint."""
     address = _endpoint_address(peer)
     found = [prefix for prefix in prefixes if address in prefix]
     return max(found, key=lambda prefix: prefix.length, default=None)
 
 
 def _around(peer: PeerConfig, prefix: Prefix) -> str:
-    """How to keep the endpoint outside: AllowedIPs without it, as long as that is short."""
+    """How to exclude the endpoint: AllowedIPs without it, if that is short."""
     address = _endpoint_address(peer)
     width = len(address) * 8
     if prefix.length <= 1:
@@ -80,7 +80,7 @@ def _around(peer: PeerConfig, prefix: Prefix) -> str:
 
 
 def without(prefix: Prefix, address: AddressBytes) -> list[Prefix]:
-    """The prefixes that hold all of `prefix` but `address`."""
+    """The prefixes that cover `prefix` without `address`."""
     width = len(address) * 8
     number = int.from_bytes(address)
     siblings = []

@@ -1,4 +1,4 @@
-"""What a configuration file says, as values, and what is wrong with one."""
+"""The content of a configuration file as values, and its problems."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PeerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A mistake (or, with `note`, a remark) at `line` and `column`, both from 1.
+    """A mistake (or, with `note`, a note) at `line` and `column`, both from 1.
 
     `text` is what is wrong, as far as it may be shown; `fix` says what to write.  A
     `replacement`, where there is one, was read by the parser before it is offered.
@@ -88,7 +88,7 @@ class Config:
     notes: tuple[Problem, ...] = field(default=(), compare=False)
 
     def change(self, resolve: Callable[[HostPort], Endpoint]) -> DeviceChange:
-        """The change that makes a device as this file says, as ``wg setconf`` does."""
+        """The change that configures a device as this file says, like ``wg setconf``."""
         return DeviceChange(
             private_key=self.private_key or PrivateKey(bytes(KEY_SIZE)),
             listen_port=self.listen_port,
@@ -109,7 +109,7 @@ class Config:
 
 
 class ConfigError(Exception):
-    """A file is refused; `problems` holds every mistake and remark, by line."""
+    """A file is refused; `problems` has every mistake and note, by line."""
 
     def __init__(self, file: str, problems: tuple[Problem, ...]) -> None:
         super().__init__(file, problems)

@@ -1,9 +1,8 @@
 """Lines into values: sections, keys, and every mistake found on the way.
 
-A file goes through two readers in the field: wg-quick takes its own keys out of
-[Interface] and hands the rest to `wg`, which removes all blanks before it looks.  So
-``Allowed IPs`` is a key and ``Add ress`` is not.  Of two values the last counts, as there;
-here it is remarked.
+In practice two programs read a file: wg-quick takes its own keys out of [Interface] and passes
+the rest to `wg`, which removes all blanks first.  So ``Allowed IPs`` is a key and ``Add ress``
+is not.  Of two values the last counts, as there; this reader adds a note.
 """
 
 from __future__ import annotations
@@ -146,7 +145,7 @@ class _Parser:
             self._no_assignment(line, column, text)
             return
         if not self.known:
-            return  # the section itself was refused: its keys mean nothing
+            return  # the section itself was refused, so its keys are ignored
         if not self.sections:
             fix = "put [Interface] or [Peer] before the first key"
             self.refuse(line, column, "", "a key before the first section", fix)
@@ -221,7 +220,7 @@ class _Parser:
 
 
 def _is_taken(field: _Field, text: str) -> bool:
-    """Whether this reader takes what it is about to suggest."""
+    """Whether this reader accepts its own suggestion."""
     try:
         field.parse(text)
     except values.BadValue:
@@ -294,7 +293,7 @@ def _peers(parser: _Parser, private_key: PrivateKey | None) -> dict[PeerConfig, 
 
 
 def _join(parser: _Parser, earlier: _Section, later: _Section) -> None:
-    """Two sections of one peer: what the later one says counts, as in requests one by one."""
+    """Two sections of one peer: the later one counts, as in two requests."""
     message = f"this PublicKey is also that of the peer in line {earlier.line}"
     lost = ", whose AllowedIPs are replaced" if earlier.values.get("allowed_ips") else ""
     parser.note(later.lines["public_key"], 1, "", message + lost, "join the two sections")

@@ -1,8 +1,8 @@
 """The values of a configuration file's keys: one function from text per kind.
 
-Each raises `BadValue`, which says what is wrong, from which character on, and the fix.
-What `wg` reads comes here without blanks, because `wg` removes them all; what wg-quick
-reads keeps them.  Numbers are written as the program that reads them takes them: `wg` in
+Each raises `BadValue` with the problem, the position of its first character, and the fix.
+Values for `wg` come here without blanks, because `wg` removes them all; values for wg-quick
+keep them.  Numbers are accepted as the program that reads them accepts them: `wg` in
 decimal, `ip` (MTU, Table) also as 0x58c and 02614.
 """
 
@@ -18,7 +18,7 @@ from wgpy.protocol.endpoint import Prefix, parse_address
 from wgpy.protocol.keys import Key
 
 BLANKS: Final = " \t\n\v\f\r"
-"""What C calls a space; a no-break space is none."""
+"""Whitespace as in C; a no-break space is not included."""
 DEFAULT_TABLES: Final = {"unspec": 0, "default": 253, "main": 254, "local": 255}
 _KEY_TEXT_SIZE: Final = 44
 _MAX_DIGITS: Final = 20
@@ -49,7 +49,7 @@ class BadValue(ValueError):
 
 
 def key(kind: type[_K], text: str) -> _K:
-    """The message tells position and length only: the text may be a secret."""
+    """The message shows only position and length: the text may be a secret."""
     stray = re.search(r"[^A-Za-z0-9+/=]", text)
     if stray:
         message = f"character {stray.start() + 1} of the key is not base64"
@@ -66,7 +66,7 @@ def key(kind: type[_K], text: str) -> _K:
 
 
 def number(low: int, high: int, word: str = "") -> Callable[[str], int]:
-    """Decimal numbers from `low` to `high`; `word` stands for 0."""
+    """Decimal numbers from `low` to `high`; `word` means 0."""
 
     def parse(text: str) -> int:
         if word and text.lower() == word:
@@ -255,7 +255,7 @@ def addresses(text: str) -> tuple[InterfaceAddress, ...]:
 
 
 def allowed_ips(text: str) -> tuple[InterfaceAddress, ...]:
-    """With their host bits, which deserve a remark; masked when the peer is built."""
+    """With their host bits, which get a note; masked when the peer is built."""
     return tuple(allowed_ip(offset, item) for offset, item in items(text))
 
 
@@ -279,5 +279,5 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def command(text: str) -> tuple[str, ...]:
-    """A shell command; nothing written is nothing to do."""
+    """A shell command; an empty one does nothing."""
     return (text,) if text else ()

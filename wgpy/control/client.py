@@ -174,4 +174,4 @@ def _why_unreachable(interface: str, path: Path, error: OSError, how_to_start: s
         known = f"running: {', '.join(running)}" if running else "no interface of wgpy is running"
         return f"{interface}: no wireguard-py is running by this name: no control socket {path} " \
                f"({known}): {how_to_start}"
-    return f"{interface}: nobody answers at {path}: {error.strerror or error}"
+    return f"{interface}: no process answers at {path}: {error.strerror or error}"

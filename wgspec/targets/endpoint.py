@@ -83,7 +83,7 @@ def _own_address(device: Address) -> str:
         try:
             probe.connect(device)
         except OSError as error:
-            raise Unavailable(f"there is no route to {device}: {error}") from error
+            raise Unavailable(f"no route to {device}: {error}") from error
         return str(probe.getsockname()[0])
 
 
@@ -139,7 +139,7 @@ def _key(text: str, what: str) -> bytes:
     except (OSError, ValueError, binascii.Error):
         key = b""
     if len(key) != 32:
-        raise Unavailable(f"{what}: neither 32 bytes in base64 nor a file that holds them")
+        raise Unavailable(f"{what}: neither 32 bytes in base64 nor a file with them")
     return key
 
 
