@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -34,7 +35,7 @@ from testbed.topology_file import TopologyError
 
 FAILURES = (
     ClusterError, control.ControlFailed, DataPlaneError, NamespaceError, SentinelError,
-    SnifferBlind, TopologyError, OSError, KeyError,
+    SnifferBlind, TopologyError, KeyError,
 )  # fmt: skip
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -56,7 +57,7 @@ def _one_name(argument: str | None, name: str | None) -> str | None:
 
 
 class _Group(click.Group):
-    """Failures end the program with their sentence, not with a trace."""
+    """Failures end the program with their sentence; `wgpy` itself words those of the system."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -70,13 +71,18 @@ def testbed() -> None:
     """Clusters of network namespaces on this machine: up, look, break, down."""
 
 
+def _which(running: list[str]) -> str:
+    if not running:
+        return "no cluster is running: start one with `wgpy testbed up LAB` (`wgpy testbed labs`)"
+    return f"which cluster? say -c NAME (running: {', '.join(running)})"
+
+
 def _pick(name: str | None) -> Cluster:
     """The cluster meant; re-executes in its user namespace where needed."""
     running = registered()
     if name is None:
         if len(running) != 1:
-            listed = ", ".join(running) or "none"
-            raise ClusterError(f"which cluster? say -c NAME (running: {listed})")
+            raise ClusterError(_which(running))
         name = running[0]
     if not privileges.privileged():
         privileges.require(into=_holder(name))
@@ -139,7 +145,7 @@ def down(argument: str | None, name: str | None, everything: bool, as_json: bool
     name = _one_name(argument, name)
     names = running if everything else [name] if name else running if len(running) == 1 else []
     if not names and not everything:
-        raise ClusterError(f"which cluster? say -c NAME (running: {', '.join(running) or 'none'})")
+        raise ClusterError(_which(running))
     for each in names:
         if not privileges.privileged():
             privileges.require(into=_holder(each))
@@ -271,17 +277,29 @@ _STAY = ("sh", "-c", 'cd "$0" || exit 1; exec "$@"')
     name="exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
 @which
+@as_json
 @click.argument("where", metavar="NODE|NODE/POD|world|underlay")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def execute(name: str | None, where: str, command: tuple[str, ...]) -> NoReturn:
-    """Run a command in a namespace, as if one sat there; in the folder where you are."""
+def execute(name: str | None, where: str, command: tuple[str, ...], as_json: bool) -> NoReturn:
+    """Run a command in a namespace, as if one sat there; in the folder where you are.
+
+    Exit status: the command's.  Options of `exec` come before NODE; --json waits for the end
+    of the command, and tells its status and what it wrote.
+    """
     cluster = _pick(name)
     if where not in cluster.namespaces:
         raise ClusterError(f"no {where!r} here: {', '.join(cluster.namespaces)}")
     beside = str(Path(sys.executable).parent)
     os.environ["PATH"] = beside + os.pathsep + os.environ.get("PATH", "")
-    sys.stdout.flush()
     arguments = [*cluster.namespaces[where].prefix(), *_STAY, str(Path.cwd()), *command]
+    if as_json:
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, errors="replace", check=False
+        )
+        tell(True, "", where=where, command=list(command), status=done.returncode,
+             stdout=done.stdout, stderr=done.stderr)  # fmt: skip
+        sys.exit(done.returncode)
+    sys.stdout.flush()
     os.execvp(arguments[0], arguments)
 
 

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from wgpy import typed
+from wgpy.linux.tun import why_not_openable
 from wgpy.programs import python_module
 
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
@@ -91,16 +93,15 @@ def explain() -> str:
     """Why there can be no cluster here, and what to do about it; empty when there can."""
     missing = missing_tools()
     if missing:
-        return f"missing programs: apt-get install {' '.join(missing)}"
-    if not tun():
-        return (
-            "/dev/net/tun cannot be opened: modprobe tun; in a container add "
-            "--device /dev/net/tun"
-        )
+        install = typed.as_root("apt-get", "install", *missing)
+        return f"programs are missing: `{install}`"
+    if reason := why_not_openable():
+        return reason
     if not privileged() and not user_namespaces():
+        allow = typed.as_root("sysctl", "-w", "kernel.unprivileged_userns_clone=1")
         return (
-            "not root, and unprivileged user namespaces are not allowed: run as root, or "
-            "sysctl kernel.unprivileged_userns_clone=1"
+            "not root, and unprivileged user namespaces are not allowed: "
+            f"`{typed.again_as_root()}`, or `{allow}`"
         )
     return ""
 

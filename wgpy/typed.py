@@ -48,6 +48,11 @@ def _shortest(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def root_hint() -> str:
+    """The fix for a refusal, to be put behind it; empty for root, whom it does not help."""
+    return "" if os.geteuid() == 0 else f" (try `{again_as_root()}`)"
+
+
 def again_as_root() -> str:
     """The command line of this process, to be typed once more with root's rights."""
     return as_root(program(Path(sys.argv[0]).name), *sys.argv[1:])

@@ -22,7 +22,9 @@ INTERVAL: Final = 0.5
 
 @click.command()
 @click.argument("interface", shell_complete=complete_interface)
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument(
+    "file", type=click.Path(dir_okay=False, readable=False, writable=True, path_type=Path)
+)
 @click.option("--rotate", default=0, metavar="BYTES", help="Start a new file after so many bytes.")
 @click.option("--seconds", type=float, help="Stop after this time (default: at Ctrl-C).")
 @click.option(
@@ -54,6 +56,8 @@ def capture(
                 status.update(
                     f"{counts['inner']} inner, {counts['outer']} outer, {counts['lost']} lost"
                 )
+        counts = control.request("capture")
+        control.end()
     if as_json:
         click.echo(json.dumps({"file": str(file), **counts}))
     else:

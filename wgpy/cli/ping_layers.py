@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from errno import ECONNREFUSED
 
+from wgpy import typed
 from wgpy.cli.common import link_is_down
 from wgpy.cli.echo import HostEcho
 from wgpy.cli.ping_report import Layer, Status, drop_hints, echo_layer, milliseconds
@@ -172,7 +173,8 @@ def _inner_of_host(interface: str, inner: AddressBytes, count: int) -> Layer:
             for _ in range(count):
                 trips.append(echo.ask(ECHO_PATIENCE))
     except PermissionError:
-        return Layer("inner IP", Status.SKIPPED, "ICMP echo is not permitted here: try as root")
+        text = f"ICMP echo is not permitted here{typed.root_hint()}"
+        return Layer("inner IP", Status.SKIPPED, text)
     except OSError as error:
         return Layer("inner IP", Status.FAILED, f"{target}: {error.strerror}")
     return echo_layer("inner IP", target, trips, _NO_REPLY)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
+from wgpy import typed
 from wgpy.control.framing import SCHEMA, encode
 from wgpy.sockets import CONTROL, InterfaceError, answering, socket_path
 
@@ -73,6 +74,14 @@ class ControlClient:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
+
+    def end(self) -> None:
+        """Hang up, and wait until the data plane has ended what was begun through this one."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            while self._socket.recv(1 << 16):
+                pass
+        self.close()
 
     def fileno(self) -> int:
         """Readable when an event or the end is there."""
@@ -166,7 +175,7 @@ def _check(message: dict[str, Any]) -> dict[str, Any]:
 
 def _why_unreachable(interface: str, path: Path, error: OSError, how_to_start: str) -> str:
     if isinstance(error, PermissionError):
-        return f"{path}: no permission: run as root"
+        return f"{path}: {error.strerror}{typed.root_hint()}"
     if isinstance(error, FileNotFoundError):
         running: list[str] = []
         with contextlib.suppress(OSError):
