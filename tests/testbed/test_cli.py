@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from testbed import catalogue
 from testbed.capture import VNET, split
+from testbed.cli import _show
 from testbed.cli import testbed as command
 
 WGPY = Path(sys.executable).with_name("wgpy")
@@ -198,3 +199,18 @@ def test_capture_and_machines_output(tmp_path):
         assert failed.returncode == 1 and "no 'nowhere' here: underlay" in failed.stderr
     finally:
         run("down", "mine")
+
+
+def test_a_cluster_with_long_names_is_shown_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "ip-10-0-133-207.eu-central-1.compute.internal"
+    node = {"name": name, "mode": "strict", "addresses": ["2001:db8:1234:5678:9abc:def0:1:56"],
+            "agent": 1234567, "dataplane": 7654321, "peers": 100000, "handshakes": 9}  # fmt: skip
+    link = {"link": f"{name}.0", "frames": 10**9, "lost": 10**6, "overflowed": 10**6}
+    _show({"name": name, "mode": "mixed", "nodes": [node], "links": [link],
+           "sentinel": {"kinds": {"POD_TO_POD": 10**9}, "missed": 0}})  # fmt: skip
+    shown = capsys.readouterr().out
+    cells = [line.split("│")[1:-1] for line in shown.splitlines() if "│" in line]
+    columns = ["".join(cell.strip() for cell in column) for column in zip(*cells, strict=True)]
+    assert columns[0] == name and columns[2] == node["addresses"][0]
+    assert columns[5] == "100000" and f"  {name}.0: 1000000000 frames" in shown
