@@ -72,8 +72,8 @@ def _only_interface() -> str:
         return found[0]
     if not found:
         raise click.ClickException(
-            "no interface of this network namespace runs a strict policy: start "
-            "`wgpy strict run --config FILE`"
+            "no interface of this network namespace runs a strict policy: "
+            f"{StrictClient.how_to_start()}"
         )
     raise click.UsageError(f"several interfaces run here: choose one of {', '.join(found)} by -i")
 

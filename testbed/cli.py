@@ -32,6 +32,7 @@ from testbed.sentinel import SentinelError
 from testbed.sniffer import Record, SnifferBlind
 from testbed.topology import LISTEN_PORT
 from testbed.topology_file import TopologyError
+from wgpy import typed
 
 FAILURES = (
     ClusterError, control.ControlFailed, DataPlaneError, NamespaceError, SentinelError,
@@ -73,7 +74,8 @@ def testbed() -> None:
 
 def _which(running: list[str]) -> str:
     if not running:
-        return "no cluster is running: start one with `wgpy testbed up LAB` (`wgpy testbed labs`)"
+        up, labs = typed.wgpy("testbed", "up", "LAB"), typed.wgpy("testbed", "labs")
+        return f"no cluster is running: start one with `{up}` (`{labs}` lists them)"
     return f"which cluster? say -c NAME (running: {', '.join(running)})"
 
 
@@ -89,7 +91,7 @@ def _pick(name: str | None) -> Cluster:
     privileges.require()
     cluster = Cluster.load(name)
     if not cluster.alive():
-        raise ClusterError(f"{name} is not alive any more: wgpy testbed down {name}")
+        raise ClusterError(f"{name} is not alive any more: `{typed.wgpy('testbed', 'down', name)}`")
     return cluster
 
 
@@ -125,7 +127,7 @@ def up(what: str, name: str, as_json: bool) -> None:
     seconds = time.monotonic() - begin
     text = graph.as_text(topology, cluster.views)
     tell(as_json, f"{text}\n\n{cluster.name} is up in {seconds:.1f} s.\n"
-         "Next: wgpy testbed inspect | exec | capture | down",
+         f"Next: {typed.wgpy('testbed')} inspect | exec | capture | down",
          name=cluster.name, seconds=round(seconds, 3))  # fmt: skip
 
 
@@ -498,4 +500,5 @@ def labs(name: str | None, topology: bool, as_json: bool) -> None:
         width = max((len(lab.name) for lab in found), default=0)
         for lab in found:
             click.echo(f"{lab.name:<{width}}  {lab.title}")
-        click.echo("\nread one: wgpy testbed labs NAME   start one: wgpy testbed up NAME")
+        program = typed.wgpy("testbed")
+        click.echo(f"\nread one: {program} labs NAME   start one: {program} up NAME")

@@ -18,18 +18,19 @@ from testbed.demo_strict import strict_story
 from testbed.demo_view import Story
 from testbed.namespaces import NamespaceError
 from testbed.sniffer import SnifferBlind
+from wgpy import typed
 
 FAILURES = (
     ClusterError, ControlFailed, DataPlaneError, NamespaceError, SnifferBlind, TimeoutError,
 )  # fmt: skip
-HINTS = [
-    "wgpy testbed labs                   labs to play with: the leak, roaming, spoofing …",
-    "wgpy testbed up leak                this demo's cluster, to keep",
-    "wgpy testbed exec alpha wg          or any other command in there",
-    "wgpy testbed capture                the eavesdropper's view",
-    "wgpy testbed publish beta           let the others discover a node",
-    "docs/strict-mode.md                 what is decided, by which row of which table",
-]
+NEXT = {
+    "labs": "labs to play with: the leak, roaming, spoofing …",
+    "up leak": "this demo's cluster, to keep",
+    "exec alpha wg": "or any other command in there",
+    "capture": "the eavesdropper's view",
+    "publish beta": "let the others discover a node",
+}
+"""What to do with `wgpy testbed` now."""
 
 
 @click.command()
@@ -56,7 +57,10 @@ def demo(as_json: bool, simulate: bool, seconds: int) -> None:
             strict_story(story, seconds=seconds)
     except FAILURES as error:
         raise click.ClickException(str(error)) from error
-    story.finish(HINTS)
+    story.finish([
+        *(f"{typed.wgpy('testbed', *words.split()):<36}{text}" for words, text in NEXT.items()),
+        f"{'docs/strict-mode.md':<36}what is decided, by which row of which table",
+    ])  # fmt: skip
     if not story.went_well:
         raise click.ClickException("not all of it went as it should: see the table")
 

@@ -75,15 +75,6 @@ def user_namespaces() -> bool:
     ).returncode
 
 
-def tun() -> bool:
-    """Whether /dev/net/tun can be opened."""
-    try:
-        os.close(os.open("/dev/net/tun", os.O_RDWR))
-    except OSError:
-        return False
-    return True
-
-
 def inside_user_namespace() -> bool:
     """Whether `reexecute` brought this process here."""
     return _INSIDE in os.environ

@@ -42,6 +42,11 @@ def program(name: str = "wgpy") -> str:
     return name if on_path_of_root else _shortest(Path(found))
 
 
+def wgpy(*words: object) -> str:
+    """A command line of `wgpy`, as it can be typed here."""
+    return line(program(), *words)
+
+
 def _shortest(path: Path) -> str:
     """From the current folder where the program is below it; never a bare name."""
     path = Path(os.path.abspath(path))  # noqa: PTH100 (a symbolic link stays what it is)

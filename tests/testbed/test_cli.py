@@ -46,7 +46,7 @@ def test_graph_of_every_lab(form):
     [
         (["up", "nonsense"], "neither a lab nor a file"),
         (["labs", "nonsense"], "no lab 'nonsense'"),
-        (["inspect"], "no cluster is running: start one with `wgpy testbed up LAB`"),
+        (["inspect"], "no cluster is running: start one with `"),
         (["down", "nonsense"], "no cluster 'nonsense'"),
     ],
 )

@@ -112,7 +112,7 @@ def _system() -> list[Finding]:
 def _rights() -> list[Finding]:
     if _may_administer():
         return [Finding("rights", State.OK, "may set up network interfaces (CAP_NET_ADMIN)")]
-    fix = f"`{typed.again_as_root()}`"
+    fix = f"`{typed.again_as_root()}` tells what works with root's rights"
     seen = "may not set up network interfaces (no CAP_NET_ADMIN)"
     return [Finding("rights", State.FAILED, seen, fix)]
 

@@ -15,9 +15,12 @@ CONFIG_FOLDER: Final = Path("/etc/wireguard")
 
 
 def locate(name: str) -> Path:
-    """The file of that path, else /etc/wireguard/NAME.conf; raises ClickException or OSError."""
+    """The file of that path, else /etc/wireguard/NAME.conf; raises ClickException or OSError.
+
+    What ends in .conf is a file, wherever it should be: /etc/wireguard/NAME.conf.conf is not.
+    """
     path = Path(name)
-    if not path.is_file() and INTERFACE_NAME.fullmatch(name):
+    if not path.is_file() and INTERFACE_NAME.fullmatch(name) and path.suffix != ".conf":
         path = CONFIG_FOLDER / f"{name}.conf"
     try:
         path.stat()

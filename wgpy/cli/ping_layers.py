@@ -196,7 +196,8 @@ def _session(peer: PeerSnapshot, lost: Counter[DropReason], wall: int) -> Layer:
     if peer.deadline is not None:
         hints.append(f"next: {peer.deadline.reason} in {peer.deadline.at / NS:.1f} s")
     if age is None:
-        hints.append("there never was a handshake: `wgpy ping FILE.conf` tells likely reasons")
+        test = typed.wgpy("ping", "FILE.conf")
+        hints.append(f"there never was a handshake: `{test}` tells likely reasons")
         return Layer("WireGuard", Status.FAILED, "no handshake yet", data, tuple(hints))
     text = f"the last handshake was {age // NS} s ago: no session"
     return Layer("WireGuard", Status.FAILED, text, data, tuple(hints))

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 from wgpy import typed
 from wgpy.control.framing import SCHEMA, encode
@@ -33,7 +33,10 @@ class ControlFailed(InterfaceError):
 class ControlClient:
     """One connection.  Closing it ends what was begun through it."""
 
-    HOW_TO_START: ClassVar[str] = "start it with `wgpy up` or `wireguard-py`"
+    @staticmethod
+    def how_to_start() -> str:
+        """What to do when nobody answers."""
+        return f"start it with `{typed.wgpy('up', 'FILE')}` or `{typed.program('wireguard-py')}`"
 
     def __init__(self, interface: str, folder: Path | None = None) -> None:
         """Says `hello`; raises `ControlFailed` when nobody answers or speaks another schema."""
@@ -50,7 +53,7 @@ class ControlClient:
             self.check()
         except OSError as error:
             self.close()
-            text = _why_unreachable(interface, path, error, self.HOW_TO_START)
+            text = _why_unreachable(interface, path, error, self.how_to_start())
             raise ControlFailed("gone", text) from error
         except ControlFailed:
             self.close()
