@@ -55,7 +55,7 @@ def output_options(command: Any) -> Any:
 def missing(*modules: str) -> str:
     """Which of these are not installed, and the command that installs them; empty: all are."""
     absent = " ".join(name for name in modules if importlib.util.find_spec(name) is None)
-    install = typed.line(typed.program("pip"), "install", *absent.split())
+    install = typed.pip_install(*absent.split())
     return f"{absent} not installed (try `{install}`)" if absent else ""
 
 
@@ -70,7 +70,9 @@ def finish(recording: Recording, out: Path | None, as_json: bool) -> None:
     write_report([recording], folder)
     if as_json:
         click.echo(recording.to_json(), nl=False)
-    click.echo(f"written: {folder}/result.json, report.html and plots", err=True)
+    written = "result.json and report.html" if missing("matplotlib") else (
+        "result.json, report.html and plots")  # fmt: skip
+    click.echo(f"written: {folder}/{written}", err=True)
     if INTERRUPTED in recording.notes:
         raise SystemExit(128 + signal.SIGINT)
 

@@ -33,6 +33,13 @@ NEXT = {
 """What to do with `wgpy testbed` now."""
 
 
+def _hints() -> list[str]:
+    lines = {typed.wgpy("testbed", *words.split()): text for words, text in NEXT.items()}
+    lines["docs/strict-mode.md"] = "what is decided, by which row of which table"
+    width = max(map(len, lines))
+    return [f"{line:<{width}}  {text}" for line, text in lines.items()]
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.option("--simulate", is_flag=True, help="In the simulator, even where TUN works.")
@@ -57,10 +64,7 @@ def demo(as_json: bool, simulate: bool, seconds: int) -> None:
             strict_story(story, seconds=seconds)
     except FAILURES as error:
         raise click.ClickException(str(error)) from error
-    story.finish([
-        *(f"{typed.wgpy('testbed', *words.split()):<36}{text}" for words, text in NEXT.items()),
-        f"{'docs/strict-mode.md':<36}what is decided, by which row of which table",
-    ])  # fmt: skip
+    story.finish(_hints())
     if not story.went_well:
         raise click.ClickException("not all of it went as it should: see the table")
 

@@ -47,6 +47,15 @@ def wgpy(*words: object) -> str:
     return line(program(), *words)
 
 
+def pip_install(*packages: str) -> str:
+    """What installs packages beside this program; another installation's pip would not."""
+    if Path(sys.executable).with_name("pip").exists():
+        return line(program("pip"), "install", *packages)
+    if shutil.which("uv"):
+        return line("uv", "pip", "install", "--python", sys.executable, *packages)
+    return line(sys.executable, "-m", "pip", "install", *packages)
+
+
 def _shortest(path: Path) -> str:
     """From the current folder where the program is below it; never a bare name."""
     path = Path(os.path.abspath(path))  # noqa: PTH100 (a symbolic link stays what it is)

@@ -61,10 +61,11 @@ def capture(
     if as_json:
         click.echo(json.dumps({"file": str(file), **counts}))
     else:
-        click.echo(
-            f"{file}: {counts['inner']} inner packets, {counts['outer']} outer datagrams,"
-            f" {counts['lost']} lost"
+        inner, outer = (
+            f"{counts[side]} {side} {what}{'s' * (counts[side] != 1)}"
+            for side, what in (("inner", "packet"), ("outer", "datagram"))
         )
+        click.echo(f"{file}: {inner}, {outer}, {counts['lost']} lost")
 
 
 def _stop_signals() -> Callable[[], bool]:

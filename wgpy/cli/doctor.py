@@ -222,7 +222,7 @@ def _extras() -> list[Finding]:
         if importlib.util.find_spec(module) is not None:
             found.append(Finding(module, State.OK, f"installed; for {use}"))
         else:
-            fix = typed.line(typed.program("pip"), "install", f"wgpy[{extra}]")
+            fix = typed.pip_install(f"wgpy[{extra}]")
             found.append(Finding(module, State.LIMITED, f"not installed; for {use}", f"`{fix}`"))
     return found
 

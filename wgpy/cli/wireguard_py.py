@@ -225,7 +225,7 @@ def _make_turbo_ready(log: Log) -> None:
     try:
         from wgpy.turbo.ready import TurboError, make_ready
     except ImportError as error:
-        install = typed.line(typed.program("pip"), "install", "wgpy[turbo]")
+        install = typed.pip_install("wgpy[turbo]")
         _fail(f"--turbo needs numba ({error}): try `{install}`")
     try:
         make_ready(log.notice)
