@@ -73,6 +73,13 @@ class Log:
 
 def main(argv: list[str] | None = None) -> int:
     """The console script; returns the exit status."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:  # Before the service listens to signals.
+        return 128 + signal.SIGINT
+
+
+def _main(argv: list[str] | None) -> int:
     arguments = _arguments(argv)
     if sys.platform != "linux":
         _fail(f"this system is {sys.platform}: wireguard-py needs Linux and its TUN device")
