@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wgpy import typed
+from wgpy.cli.common import require_root
+
 if TYPE_CHECKING:
     from benchmarks.implementations import Implementation
     from benchmarks.model import Recording
@@ -52,7 +55,8 @@ def output_options(command: Any) -> Any:
 def missing(*modules: str) -> str:
     """Which of these are not installed, and the command that installs them; empty: all are."""
     absent = " ".join(name for name in modules if importlib.util.find_spec(name) is None)
-    return f"{absent} not installed (pip install {absent})" if absent else ""
+    install = typed.pip_install(*absent.split())
+    return f"{absent} not installed (try `{install}`)" if absent else ""
 
 
 def finish(recording: Recording, out: Path | None, as_json: bool) -> None:
@@ -66,7 +70,9 @@ def finish(recording: Recording, out: Path | None, as_json: bool) -> None:
     write_report([recording], folder)
     if as_json:
         click.echo(recording.to_json(), nl=False)
-    click.echo(f"written: {folder}/result.json, report.html and plots", err=True)
+    written = "result.json and report.html" if missing("matplotlib") else (
+        "result.json, report.html and plots")  # fmt: skip
+    click.echo(f"written: {folder}/{written}", err=True)
     if INTERRUPTED in recording.notes:
         raise SystemExit(128 + signal.SIGINT)
 
@@ -100,7 +106,8 @@ def decrypt(frames: int, rounds: int, as_json: bool) -> None:
     from benchmarks import captures
 
     if shutil.which("tshark") is None:
-        raise click.ClickException("tshark is not installed: apt-get install tshark")
+        install = typed.as_root("apt-get", "install", "tshark")
+        raise click.ClickException(f"tshark is not installed (try `{install}`)")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tunnel.pcapng"
         click.echo(f"making a capture of {frames} frames", err=True)
@@ -144,8 +151,7 @@ def system(out: Path | None, as_json: bool, **chosen: Any) -> None:
     from benchmarks.progress import Progress
 
     options = system_options(**chosen)
-    if os.geteuid() != 0:
-        raise click.ClickException("network namespaces need root: run with sudo")
+    require_root("a benchmark of whole tunnels")
     recording = whole.new_recording(options)
     try:
         with Progress(options.steps, quiet=as_json) as progress:
@@ -289,8 +295,8 @@ def scale(
     from benchmarks import scale as growth
     from benchmarks.progress import Progress, lines
 
-    if floods and os.geteuid() != 0:
-        raise click.ClickException("floods need root: run with sudo, or give --no-floods")
+    if floods:
+        require_root("a flood of a whole tunnel (without it: --no-floods)")
     plan = growth.Plan(0.1, 2, 1_000, 10_000, 200) if quick else growth.Plan()
     plan = replace(plan, repetitions=repetitions or plan.repetitions)
     chosen = parse_implementations(implementations or ("wireguard-go", "wgpy"))
@@ -325,8 +331,8 @@ def strict(quick: bool, tunnels: bool, out: Path | None, as_json: bool, **chosen
     from benchmarks import strict as table
     from benchmarks.progress import Progress, lines
 
-    if tunnels and os.geteuid() != 0:
-        raise click.ClickException("tunnels need root: run with sudo, or give --no-tunnels")
+    if tunnels:
+        require_root("a whole tunnel (without it: --no-tunnels)")
     options = strict_options(quick, **chosen)
     plan = table.Plan(0.1, 2, 10_000) if quick else table.Plan()
     recording = table.new_recording(plan)

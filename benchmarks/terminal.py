@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -29,7 +30,8 @@ def show_tables(tables: Iterable[Table]) -> None:
             min_width=len(table.title) + 2,
         )
         for place, heading in enumerate(table.header):
-            shown.add_column(heading, justify="left" if place == 0 else "right")
+            side: Literal["left", "right"] = "left" if place == 0 else "right"
+            shown.add_column(heading, justify=side, overflow="fold")
         for row in table.rows:
             shown.add_row(*(Text(cell, style=verdict_style(cell)) for cell in row))
         out.print(shown)

@@ -53,6 +53,7 @@ from strict.ruleset import Backstop
 from strict.single import AlreadyRuns, hold
 from strict.state import Changes, ClusterState
 from strict.watch import KernelWatch, drain
+from wgpy import secret_files
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.endpoint import Prefix
 from wgpy.protocol.keys import PublicKey
@@ -118,6 +119,8 @@ class Agent:
         self._devices = Devices()
         self._prepared = False
         say(f"node {node.name}: key {public.base64}, {config.table.mode.value} mode")
+        if exposed := secret_files.exposure(node.private_key_file):
+            say(f"warning: {exposed}")
         # The previous agent knew nodes and pods that this one does not know yet.
         self._old_sets = self._firewall.sets()
         self._old_encryption = self._firewall.encrypts_nodes()

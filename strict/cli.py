@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ import click
 
 from strict.client import StrictClient
 from wgpy.control.client import ControlFailed
-from wgpy.sockets import CONTROL, SOCKET_FOLDER, answering, socket_path
+from wgpy.sockets import CONTROL, answering, socket_path
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,17 +66,14 @@ def asking(interface: str | None) -> Iterator[StrictClient]:
 
 def _only_interface() -> str:
     here = {name for _, name in socket.if_nameindex()}
-    try:
-        running = [name for name in answering(CONTROL) if name in here]
-    except PermissionError:
-        raise click.ClickException(f"{SOCKET_FOLDER}: no permission (try as root)") from None
+    running = [name for name in answering(CONTROL) if name in here]
     found = [name for name in running if _is_strict(name)] if len(running) > 1 else running
     if len(found) == 1:
         return found[0]
     if not found:
         raise click.ClickException(
-            "no interface of this network namespace runs a strict policy: start "
-            "`wgpy strict run --config FILE`"
+            "no interface of this network namespace runs a strict policy: "
+            f"{StrictClient.how_to_start()}"
         )
     raise click.UsageError(f"several interfaces run here: choose one of {', '.join(found)} with -i")
 
@@ -132,8 +129,6 @@ def run(path: Path, metrics_port: int | None, metrics_address: str, as_json: boo
         agent = Agent(config, [StaticDiscovery(config.cluster)], say=say_json if as_json else say)
     except (DocumentRefused, AgentError, FirewallError, RoutingError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(f"{error.filename or path}: {error.strerror}") from error
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.stop())
     if metrics_port is not None:
@@ -235,8 +230,7 @@ def ipcache() -> None:
 def ipcache_list(interface: str | None, as_json: bool) -> None:
     """List all active entries."""
     with asking(interface) as client:
-        for item in client.stream("entries", "entries"):
-            _show_entry(item, as_json)
+        _show_entries(client.stream("entries", "entries"), as_json)
 
 
 @ipcache.command("get")
@@ -247,10 +241,10 @@ def ipcache_get(prefix: str, interface: str | None, as_json: bool) -> None:
     """Show all entries for exactly PREFIX, the active one first."""
     with asking(interface) as client:
         found = client.request("get", prefix=prefix)["entries"]
-    if not found and not as_json:
-        raise click.ClickException(f"no entry for {prefix} (`match` also finds shorter ones)")
-    for item in found:
-        _show_entry(item, as_json)
+    if as_json or found:
+        _show_entries(found, as_json)
+    if not found:
+        raise click.ClickException(f"no entry for {prefix} (`match` looks for shorter ones)")
 
 
 @ipcache.command("match")
@@ -271,15 +265,19 @@ def ipcache_match(address: str, interface: str | None, as_json: bool) -> None:
     click.echo(f"address of    {found['node_address_of'] or '–'}")
 
 
-def _show_entry(item: list[Any], as_json: bool) -> None:
-    """One line each, printed as they arrive: there may be half a million."""
-    prefix, node, identity, encrypt, source = item
-    if as_json:
-        names = ("prefix", "node", "identity", "encrypt", "source")
-        click.echo(json.dumps(dict(zip(names, item, strict=True))))
-    else:
-        word = "encrypt" if encrypt else "plain"
-        click.echo(f"{prefix:<43} {node:<24} {identity:>8} {word:<8} {source}")
+def _show_entries(entries: Iterable[list[Any]], as_json: bool) -> None:
+    """One line each, printed as they come (there may be half a million), in one JSON array."""
+    if not as_json:
+        for prefix, node, identity, encrypt, source in entries:
+            word = "encrypt" if encrypt else "plain"
+            click.echo(f"{prefix:<43} {node:<24} {identity:>8} {word:<8} {source}")
+        return
+    names = ("prefix", "node", "identity", "encrypt", "source")
+    start = "[\n"
+    for item in entries:
+        click.echo(f"{start} {json.dumps(dict(zip(names, item, strict=True)))}", nl=False)
+        start = ",\n"
+    click.echo("[]" if start == "[\n" else "\n]")
 
 
 @strict.group()

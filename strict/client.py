@@ -14,6 +14,7 @@ from strict.ipcache import Entry, Source
 from strict.nodes import Node
 from strict.settings import TableConfig
 from strict.wire import SCHEMA, config_to_wire, entry_to_wire, node_to_wire
+from wgpy import typed
 from wgpy.control.client import ControlClient, ControlFailed
 from wgpy.protocol.endpoint import Prefix
 
@@ -28,7 +29,10 @@ WINDOW: Final = 8
 class StrictClient(ControlClient):
     """One connection.  Closing it drops a transaction that is not committed."""
 
-    HOW_TO_START = "start a strict node with `wgpy strict run --config FILE`"
+    @staticmethod
+    def how_to_start() -> str:
+        """What to do when nobody answers, or somebody else."""
+        return f"start a strict node with `{typed.wgpy('strict', 'run', '--config', 'FILE')}`"
 
     def check(self) -> None:
         """As for any policy, and it must be this one; raises `ControlFailed`."""
@@ -39,7 +43,7 @@ class StrictClient(ControlClient):
             raise ControlFailed(
                 "policy",
                 f"{self.interface} does not run a strict policy, {runs}: name another interface "
-                f"with -i, or {self.HOW_TO_START}",
+                f"with -i, or {self.how_to_start()}",
             )
         schema = self.hello["policy"]["schema"]
         if schema != SCHEMA:

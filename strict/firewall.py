@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from strict.ruleset import Backstop, Count, forget, render, table_name
+from wgpy import typed
 from wgpy.protocol.endpoint import Prefix
 
 _FAMILIES: Final = ("netdev", "inet")
@@ -200,7 +201,8 @@ def _nft(text: str) -> list[dict[str, Any]]:
                 command, capture_output=True, text=True, check=False, pass_fds=[file.fileno()]
             )
     except FileNotFoundError as error:
-        raise FirewallError("nft is not installed: apt-get install nftables") from error
+        install = typed.as_root("apt-get", "install", "nftables")
+        raise FirewallError(f"nft is not installed (try `{install}`)") from error
     if done.returncode:
         raise FirewallError(f"nft refused the backstop: {done.stderr.strip()}")
     said = json.loads(done.stdout)["nftables"] if done.stdout.strip() else []

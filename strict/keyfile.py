@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from wgpy import typed
 from wgpy.protocol.keys import KeyFormatError, PrivateKey
 
 
@@ -27,11 +28,15 @@ def read_key(path: Path) -> PrivateKey:
         key = PrivateKey.from_base64(text)
     except KeyFormatError:
         raise ValueError(
-            f"{path}: not a private key (44 base64 characters): make one with `wgpy genkey`"
+            f"{path}: not a private key (44 base64 characters): {_how_to_make_one()}"
         ) from None
     if key.is_zero:
-        raise ValueError(f"{path}: the all-zero key is not valid: create one with `wgpy genkey`")
+        raise ValueError(f"{path}: the all-zero key is not valid: {_how_to_make_one()}")
     return key
+
+
+def _how_to_make_one() -> str:
+    return f"make one with `{typed.wgpy('genkey')}`"
 
 
 def _make(path: Path) -> PrivateKey:

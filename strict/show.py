@@ -71,22 +71,23 @@ def show_status(state: Mapping[str, Any]) -> None:
 
 
 def show_nodes(nodes: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> None:
-    """`node list`."""
-    table = Table("node", "addresses", "key", "pod CIDRs", "remarks")
+    """`node list`: a block for each, so that nothing is cut or broken that one may copy."""
     for node in nodes:
         remarks = [
             "this node" if node["local"] else "",
             "OptedOut" if node["opted_out"] else "",
             "" if node["public_key"] else "no key yet: nothing can be encrypted to it",
         ]
-        table.add_row(
-            node["name"],
-            "\n".join(node["addresses"]),
-            node["public_key"] or "–",
-            "\n".join(node["pod_cidrs"]) or "–",
-            "\n".join(filter(None, remarks)),
-        )
-    Console().print(table)
+        click.echo(click.style(node["name"], bold=True))
+        for name, values in (
+            ("key", [node["public_key"] or "–"]),
+            ("addresses", node["addresses"]),
+            ("pod CIDRs", node["pod_cidrs"] or ["–"]),
+            ("remarks", list(filter(None, remarks))),
+        ):
+            for value in values:
+                click.echo(f"  {name:<10} {value}")
+                name = ""
     for text in warnings:
         click.echo(click.style(text, fg="yellow"))
 
@@ -121,9 +122,10 @@ def show_matrix(client: StrictClient, as_json: bool) -> None:
         document = {"mode": settings["mode"], "classes": [asdict(row) for row in rows]}
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    table = Table("", "traffic", "other side known", "not discovered", "remarks",
-                  title=f"{settings['mode']} mode, node encryption "
+    table = Table(title=f"{settings['mode']} mode, node encryption "
                         f"{'on' if settings['node_encryption'] else 'off'}")
+    for heading in ("", "traffic", "other side known", "not discovered", "remarks"):
+        table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(
             f"IPv{row.family}",

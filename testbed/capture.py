@@ -10,7 +10,6 @@ a key log (wireguard-go) depends on the log of the other side.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import select
@@ -21,17 +20,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from testbed import dataplane
 from testbed.cluster import Cluster, ClusterError
 from testbed.namespaces import Namespace
 from testbed.network import UNDERLAY
 from testbed.sniffer import ETH_P_ALL, PACKET_IGNORE_OUTGOING, PACKET_STATISTICS, SOL_PACKET
-from wgpy import __version__
+from wgpy import __version__, secret_files
 from wgpy.capture import pcapng
 from wgpy.capture.frames import Secrets
 from wgpy.capture.link import checksum
+from wgpy.control.client import ControlClient, ControlFailed
 
 PACKET_VNET_HDR: Final = 15
 VNET: Final = struct.Struct("=BBHHHH")
@@ -132,14 +132,16 @@ class SessionKeys:
         self.without: dict[str, str] = {}
         """Nodes without keys, and why."""
         self._files: list[Path] = []
-        self._connections: list[socket.socket] = []
+        self._clients: list[ControlClient] = []
         for node in cluster.topology.nodes:
             path = cluster.node_folder(node.name) / f"keys-{secrets.token_hex(4)}.pcapng"
             try:
-                self._connections.append(_record(cluster.run_folder(node.name), path))
+                client = ControlClient(dataplane.DEVICE, cluster.run_folder(node.name))
+                self._clients.append(client)
+                client.request("capture", path=str(path))
                 self._files.append(path)
-            except (OSError, ValueError) as error:
-                self.without[node.name] = getattr(error, "strerror", None) or str(error)
+            except (ControlFailed, TimeoutError) as error:
+                self.without[node.name] = str(error)
 
     def __enter__(self) -> SessionKeys:
         return self
@@ -150,14 +152,10 @@ class SessionKeys:
             path.unlink(missing_ok=True)
 
     def _hang_up(self) -> None:
-        for connection in self._connections:
-            # The data plane closes its file before it closes the connection.
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(1 << 16):
-                    pass
-            connection.close()
-        self._connections.clear()
+        for client in self._clients:
+            # The data plane closes its file before it hangs up in turn.
+            client.end()
+        self._clients.clear()
 
     def take(self) -> list[str]:
         """End the recordings; returns each key log once."""
@@ -171,33 +169,12 @@ class SessionKeys:
         return list(found)
 
 
-def _record(folder: Path, path: Path) -> socket.socket:
-    """Make the data plane record to `path` while the connection lives."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(10)
-    try:
-        connection.connect(str(folder / f"{dataplane.DEVICE}.control"))
-        request: dict[str, Any] = {"id": 1, "op": "capture", "path": str(path)}
-        connection.sendall(json.dumps(request).encode() + b"\n")
-        with connection.makefile("r", encoding="utf-8") as answers:
-            answer = json.loads(answers.readline() or "{}")
-        if not answer.get("ok"):
-            raise ValueError(str(answer.get("error", "it hung up")))
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
 class CaptureFile:
     """A pcapng file with one interface per port, keys first.  Complete when it is closed."""
 
     def __init__(self, path: Path, ports: list[str]) -> None:
-        """Creates `path`, readable only by its owner.  Raises OSError."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)
-        os.fchmod(descriptor, 0o600)
-        self._file = os.fdopen(descriptor, "wb")
+        """Creates `path` for its owner alone.  Raises OSError."""
+        self._file = os.fdopen(secret_files.create(path), "wb")
         self._numbers = {port: number for number, port in enumerate(ports)}
         # Frames wait here, because their keys must precede them in the file.
         self._frames: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -30,10 +31,11 @@ from testbed.sentinel import SentinelError
 from testbed.sniffer import Record, SnifferBlind
 from testbed.topology import LISTEN_PORT
 from testbed.topology_file import TopologyError
+from wgpy import typed
 
 FAILURES = (
     ClusterError, control.ControlFailed, DataPlaneError, NamespaceError, SentinelError,
-    SnifferBlind, TopologyError, OSError, KeyError,
+    SnifferBlind, TopologyError, KeyError,
 )  # fmt: skip
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -55,7 +57,7 @@ def _one_name(argument: str | None, name: str | None) -> str | None:
 
 
 class _Group(click.Group):
-    """Failures end the program with a message, not with a traceback."""
+    """Failures end the program with a message; `wgpy` itself words system errors."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -69,20 +71,27 @@ def testbed() -> None:
     """Run clusters of network namespaces on this machine."""
 
 
+def _which(running: list[str]) -> str:
+    if not running:
+        up, labs = typed.wgpy("testbed", "up", "LAB"), typed.wgpy("testbed", "labs")
+        return f"no cluster is running: start one with `{up}` (`{labs}` lists them)"
+    return f"which cluster? use -c NAME (running: {', '.join(running)})"
+
+
 def _pick(name: str | None) -> Cluster:
     """The selected cluster; re-executes in its user namespace if needed."""
     running = registered()
     if name is None:
         if len(running) != 1:
-            listed = ", ".join(running) or "none"
-            raise ClusterError(f"which cluster? use -c NAME (running: {listed})")
+            raise ClusterError(_which(running))
         name = running[0]
     if not privileges.privileged():
         privileges.require(into=_holder(name))
     privileges.require()
     cluster = Cluster.load(name)
     if not cluster.alive():
-        raise ClusterError(f"{name} is not running any more: wgpy testbed down {name}")
+        down = typed.wgpy('testbed', 'down', name)
+        raise ClusterError(f"{name} is not running any more: `{down}`")
     return cluster
 
 
@@ -118,7 +127,7 @@ def up(what: str, name: str, as_json: bool) -> None:
     seconds = time.monotonic() - begin
     text = graph.as_text(topology, cluster.views)
     tell(as_json, f"{text}\n\n{cluster.name} is up in {seconds:.1f} s.\n"
-         "Next: wgpy testbed inspect | exec | capture | down",
+         f"Next: {typed.wgpy('testbed')} inspect | exec | capture | down",
          name=cluster.name, seconds=round(seconds, 3))  # fmt: skip
 
 
@@ -138,7 +147,7 @@ def down(argument: str | None, name: str | None, everything: bool, as_json: bool
     name = _one_name(argument, name)
     names = running if everything else [name] if name else running if len(running) == 1 else []
     if not names and not everything:
-        raise ClusterError(f"which cluster? use -c NAME (running: {', '.join(running) or 'none'})")
+        raise ClusterError(_which(running))
     for each in names:
         if not privileges.privileged():
             privileges.require(into=_holder(each))
@@ -270,17 +279,29 @@ _STAY = ("sh", "-c", 'cd "$0" || exit 1; exec "$@"')
     name="exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
 @which
+@as_json
 @click.argument("where", metavar="NODE|NODE/POD|world|underlay")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def execute(name: str | None, where: str, command: tuple[str, ...]) -> NoReturn:
-    """Run a command in a namespace, in the current folder."""
+def execute(name: str | None, where: str, command: tuple[str, ...], as_json: bool) -> NoReturn:
+    """Run a command in a namespace, in the current folder.
+
+    Exit status: the command's.  Options of `exec` come before NODE; --json waits for the end
+    of the command and prints its exit status and output.
+    """
     cluster = _pick(name)
     if where not in cluster.namespaces:
         raise ClusterError(f"no {where!r} here: {', '.join(cluster.namespaces)}")
     beside = str(Path(sys.executable).parent)
     os.environ["PATH"] = beside + os.pathsep + os.environ.get("PATH", "")
-    sys.stdout.flush()
     arguments = [*cluster.namespaces[where].prefix(), *_STAY, str(Path.cwd()), *command]
+    if as_json:
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, errors="replace", check=False
+        )
+        tell(True, "", where=where, command=list(command), status=done.returncode,
+             stdout=done.stdout, stderr=done.stderr)  # fmt: skip
+        sys.exit(done.returncode)
+    sys.stdout.flush()
     os.execvp(arguments[0], arguments)
 
 
@@ -479,4 +500,5 @@ def labs(name: str | None, topology: bool, as_json: bool) -> None:
         width = max((len(lab.name) for lab in found), default=0)
         for lab in found:
             click.echo(f"{lab.name:<{width}}  {lab.title}")
-        click.echo("\nread: wgpy testbed labs NAME   start: wgpy testbed up NAME")
+        program = typed.wgpy("testbed")
+        click.echo(f"\nread: {program} labs NAME   start: {program} up NAME")

@@ -33,6 +33,7 @@ from testbed.network import UNDERLAY
 from testbed.privileges import complete_path, state_folder
 from testbed.sniffer import Record, Sniffer, SnifferBlind
 from testbed.topology import LISTEN_PORT, Topology, read_topology
+from wgpy import typed
 from wgpy.programs import python_module
 from wgpy.protocol.keys import PrivateKey
 
@@ -83,7 +84,7 @@ class Cluster:
         name = name or (f"{topology.name}-{token}" if owned else topology.name)
         folder = state_folder() / name
         if (folder / "state.json").exists():
-            raise ClusterError(f"{name} is already up: wgpy testbed down {name}")
+            raise ClusterError(f"{name} is already up: `{typed.wgpy('testbed', 'down', name)}`")
         folder.mkdir(parents=True, mode=0o755)
         cluster = cls(topology, name, folder)
         try:

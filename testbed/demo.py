@@ -18,18 +18,26 @@ from testbed.demo_strict import strict_story
 from testbed.demo_view import Story
 from testbed.namespaces import NamespaceError
 from testbed.sniffer import SnifferBlind
+from wgpy import typed
 
 FAILURES = (
     ClusterError, ControlFailed, DataPlaneError, NamespaceError, SnifferBlind, TimeoutError,
 )  # fmt: skip
-HINTS = [
-    "wgpy testbed labs                   labs to try: the leak, roaming, spoofing …",
-    "wgpy testbed up leak                this demo's cluster, to explore",
-    "wgpy testbed exec alpha wg          or any other command in a node",
-    "wgpy testbed capture                the eavesdropper's view",
-    "wgpy testbed publish beta           make the others discover a node",
-    "docs/strict-mode.md                 the verdict table: which row decides what",
-]
+NEXT = {
+    "labs": "labs to try: the leak, roaming, spoofing …",
+    "up leak": "this demo's cluster, to explore",
+    "exec alpha wg": "or any other command in a node",
+    "capture": "the eavesdropper's view",
+    "publish beta": "make the others discover a node",
+}
+"""Next commands of `wgpy testbed`."""
+
+
+def _hints() -> list[str]:
+    lines = {typed.wgpy("testbed", *words.split()): text for words, text in NEXT.items()}
+    lines["docs/strict-mode.md"] = "the verdict table: which row decides what"
+    width = max(map(len, lines))
+    return [f"{line:<{width}}  {text}" for line, text in lines.items()]
 
 
 @click.command()
@@ -56,7 +64,7 @@ def demo(as_json: bool, simulate: bool, seconds: int) -> None:
             strict_story(story, seconds=seconds)
     except FAILURES as error:
         raise click.ClickException(str(error)) from error
-    story.finish(HINTS)
+    story.finish(_hints())
     if not story.went_well:
         raise click.ClickException("not every result is as expected: see the table")
 

@@ -76,8 +76,8 @@ class Story:
             print(json.dumps({**self.facts, "steps": rows}, indent=2))
             return
         table = Table(title="\nWhat you saw", title_justify="left", title_style="bold")
-        table.add_column("step")
-        table.add_column("result")
+        table.add_column("step", overflow="fold")
+        table.add_column("result", overflow="fold")
         for row in self.rows:
             style = row.colour or {True: "green", False: "bold red", None: ""}[row.good]
             table.add_row(row.step, Text(row.result, style=style))

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from wgpy import typed
+from wgpy.linux.tun import why_not_openable
 from wgpy.programs import python_module
 
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
@@ -73,15 +75,6 @@ def user_namespaces() -> bool:
     ).returncode
 
 
-def tun() -> bool:
-    """Whether /dev/net/tun can be opened."""
-    try:
-        os.close(os.open("/dev/net/tun", os.O_RDWR))
-    except OSError:
-        return False
-    return True
-
-
 def inside_user_namespace() -> bool:
     """Whether `reexecute` brought this process here."""
     return _INSIDE in os.environ
@@ -91,16 +84,15 @@ def explain() -> str:
     """Why a cluster is not possible here, and what to do about it; empty if it is."""
     missing = missing_tools()
     if missing:
-        return f"missing programs: apt-get install {' '.join(missing)}"
-    if not tun():
-        return (
-            "/dev/net/tun cannot be opened: modprobe tun; in a container add "
-            "--device /dev/net/tun"
-        )
+        install = typed.as_root("apt-get", "install", *missing)
+        return f"programs are missing: `{install}`"
+    if reason := why_not_openable():
+        return reason
     if not privileged() and not user_namespaces():
+        allow = typed.as_root("sysctl", "-w", "kernel.unprivileged_userns_clone=1")
         return (
-            "not root, and unprivileged user namespaces are not allowed: run as root, or "
-            "sysctl kernel.unprivileged_userns_clone=1"
+            "not root, and unprivileged user namespaces are not allowed: "
+            f"`{typed.again_as_root()}`, or `{allow}`"
         )
     return ""
 

@@ -24,6 +24,7 @@ from vectors.transcript import (
     verify_transcript,
 )
 from vectors.verify import Failure, verify_file
+from wgpy import typed
 from wgpy.cli.common import echo_json, json_option
 from wgpy.protocol.crypto import BACKENDS
 
@@ -81,7 +82,8 @@ def verify(files: tuple[Path, ...], backends: tuple[str, ...], as_json: bool) ->
     """
     paths = files or (*sorted(DATA.glob("*.json")), *sorted(TRANSCRIPTS.glob("*.json")))
     if not paths:
-        raise click.ClickException(f"no vector files in {DATA}: run `wgpy vectors generate`")
+        fix = typed.wgpy("vectors", "generate")
+        raise click.ClickException(f"no vector files in {DATA}: run `{fix}`")
     failures: list[Failure] = []
     count = 0
     for path in track(paths, "verifying", console=Console(stderr=True), disable=as_json):

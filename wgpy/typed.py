@@ -42,10 +42,29 @@ def program(name: str = "wgpy") -> str:
     return name if on_path_of_root else _shortest(Path(found))
 
 
+def wgpy(*words: object) -> str:
+    """A command line of `wgpy`, as it can be typed here."""
+    return line(program(), *words)
+
+
+def pip_install(*packages: str) -> str:
+    """What installs packages beside this program; another installation's pip would not."""
+    if Path(sys.executable).with_name("pip").exists():
+        return line(program("pip"), "install", *packages)
+    if shutil.which("uv"):
+        return line("uv", "pip", "install", "--python", sys.executable, *packages)
+    return line(sys.executable, "-m", "pip", "install", *packages)
+
+
 def _shortest(path: Path) -> str:
     """From the current folder where the program is below it; never a bare name."""
     path = Path(os.path.abspath(path))  # noqa: PTH100 (a symbolic link stays what it is)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def root_hint() -> str:
+    """The fix for a refusal, to be put behind it; empty for root, whom it does not help."""
+    return "" if os.geteuid() == 0 else f" (try `{again_as_root()}`)"
 
 
 def again_as_root() -> str:

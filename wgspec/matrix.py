@@ -66,11 +66,13 @@ def read(path: Path) -> Json:
     """A JSON file of `run` or `grid`; raises `BadResults`."""
     try:
         document = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadResults(f"{path}: {error}") from error
+    except OSError as error:
+        raise BadResults(f"{path}: {error.strerror}") from error
+    except ValueError:  # Not UTF-8, or not JSON.
+        document = None
     if not isinstance(document, dict) or not {"results", "cells"} & set(document):
         raise BadResults(
-            f"{path}: no results: make it with `wgpy spec run --report FILE.json`"
+            f"{path}: not the results of a run: make them with `wgpy spec run --report FILE.json`"
             " or `wgpy spec grid --report FILE.json`"
         )
     return document

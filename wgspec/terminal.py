@@ -52,7 +52,7 @@ def counting(what: str, total: int) -> Iterator[Counting]:
     """Shows how far a run is; where standard error is not a terminal, one line that it began."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        click.echo(f"running {total} cases on {what}", err=True)
+        click.echo(f"running {total} case{'s' * (total != 1)} on {what}", err=True)
     columns = TextColumn(f"{what:.40}", markup=False), BarColumn(), MofNCompleteColumn()
     shown = Progress(
         *columns, TextColumn("[red]{task.description}"), console=console, transient=True,

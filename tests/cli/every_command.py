@@ -1,4 +1,4 @@
-"""Runs every command of the program under bad conditions and writes down what came out.
+"""Runs every command of both programs under bad conditions and writes down what came out.
 
 A program of its own (`every_command.py FOLDER CONDITION...`), run by `test_every_command` as
 root of namespaces that end with it.  It imports the whole click tree once and forks for each
@@ -12,6 +12,7 @@ The repository is mounted read-only, /run is empty, and a command that is still 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from pathlib import Path
 
 import click
 
+from wgpy.cli import wireguard_py
 from wgpy.cli.main import main
 
 NOBODY = 65534
@@ -36,13 +38,19 @@ HANGS = 12.0
 """Seconds after the interrupt until a command is killed and reported as hanging."""
 AT_ONCE = 4
 INTERFACE = "wg0"
+DATA_PLANE = "wireguard-py"
+STARTS = (
+    ["-f", "wg7"], ["-f", "lo"], ["a b"], ["-f", "--policy", "nobody", "wg7"],
+    ["-f", "--capture", "FILE", "wg7"], ["-f", "--keylog", "FILE", "wg7"],
+)
+"""Command lines of `wireguard-py`, the other program."""
+AS_JSON = "json"
+"""The condition in which every command is given --json, beside an interface that runs."""
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
 REPOSITORY = Path(__file__).parents[2]
 
 FILES = {"file", "files", "conf", "path", "capture", "before", "after", "target", "keylog"}
 """Names of parameters that mean files, whatever type they have."""
-LEFT_OUT = {"spec grid"}
-"""Takes longer to end after Ctrl-C than this test has time."""
 GIVEN = FILES | {"what", "names", "interface", "source", "destination"}
 """Arguments that are given although they may be left out."""
 
@@ -109,9 +117,31 @@ def _value(parameter: click.Parameter, file: str) -> str:
     return INTERFACE if parameter.name == "interface" else "nobody"
 
 
+def command_lines(condition: str, file: str) -> list[tuple[tuple[str, ...], list[str]]]:
+    """All that is run under the condition: the words of a command, and those that follow."""
+    flag = ["--json"] if condition == AS_JSON else []
+    lines = [
+        (path, flag + words_for(command, file))
+        for path, command in every_command()
+        if concerned(command, condition)
+    ]
+    if condition != AS_JSON:
+        lines += [
+            ((DATA_PLANE,), [file if word == "FILE" else word for word in start])
+            for start in STARTS
+            if condition not in READERS or "FILE" in start
+        ]
+    # Last, for it ends the interface that the others ask.
+    return sorted(lines, key=lambda line: line[0] == ("down",))
+
+
+READERS = ("noise", "text", "folder", "no file")
+"""Conditions that only make a difference to who is given a file."""
+
+
 def concerned(command: click.Command, condition: str) -> bool:
     """Whether the condition can make a difference: benchmarks read no file, for instance."""
-    if condition in ("noise", "text", "folder", "no file"):
+    if condition in READERS:
         return words_for(command, "a") != words_for(command, "b")
     if condition in ("no socket", "another policy"):
         return bool({p.name for p in command.params} & {"interface", "cluster"})
@@ -164,7 +194,7 @@ def prepare(condition: str, folder: Path, repository: Path) -> str:
     text.write_text("This is not what you think.\n[Interface]\nPrivateKey = what\n")
     if condition == "no tun":
         _mount("-t", "tmpfs", "tmpfs", "/dev/net")
-    elif condition == "another policy":
+    elif condition in ("another policy", AS_JSON):
         subprocess.run([Path(sys.executable).with_name("wireguard-py"), INTERFACE], check=True)
     elif condition == "no socket":
         for suffix in ("sock", "control"):
@@ -193,12 +223,15 @@ def _become_nobody() -> None:
 # --- running --------------------------------------------------------------------------
 
 
+_NUMBERS = itertools.count()
+
+
 class Child:
     """One command in a process of its own."""
 
     def __init__(self, path: tuple[str, ...], words: list[str], condition: str, folder: Path):
         self.command, self.words = " ".join(path), words
-        self._output = [folder / f"{'-'.join(path)}.{name}" for name in ("out", "err")]
+        self._output = [folder / f"{next(_NUMBERS)}.{name}" for name in ("out", "err")]
         self._start = time.monotonic()
         self._interrupted = False
         self._pid = os.fork()
@@ -217,13 +250,17 @@ class Child:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         if condition == "no rights":
             _become_nobody()
-        program = str(Path(sys.executable).with_name("wgpy"))
-        sys.argv = [program, *arguments]
+        name = DATA_PLANE if arguments[0] == DATA_PLANE else "wgpy"
+        if name == DATA_PLANE:
+            del arguments[0]
+        sys.argv = [str(Path(sys.executable).with_name(name)), *arguments]
         sys.stdin = open(0)  # noqa: SIM115
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
+            if name == DATA_PLANE:
+                sys.exit(wireguard_py.main(arguments))
             main.main(arguments, prog_name="wgpy")
         finally:
             # As the interpreter at its end, so that "Exception ignored" would be seen.
@@ -271,16 +308,11 @@ class Child:
 
 def run_all(condition: str, folder: Path, repository: Path) -> Iterator[Result]:
     """Every command under the condition, a few at a time."""
-    commands = every_command()
     file = prepare(condition, folder, repository)
     outputs = folder / "outputs"
     outputs.mkdir()
     os.environ |= {"COLUMNS": "80", "PYTHONPATH": str(repository), "HOME": str(folder)}
-    waiting = [
-        (path, words_for(command, file))
-        for path, command in commands
-        if concerned(command, condition) and " ".join(path) not in LEFT_OUT
-    ]
+    waiting = command_lines(condition, file)
     running: list[Child] = []
     while waiting or running:
         while waiting and len(running) < AT_ONCE:

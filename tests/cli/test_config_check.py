@@ -15,14 +15,14 @@ NAMES = sorted(path.stem for path in GOLDEN.glob("*.conf"))
 def test_the_answer_is_the_golden_one(run, monkeypatch, name: str) -> None:
     monkeypatch.chdir(GOLDEN)
     result = run("config", "check", f"{name}.conf")
-    assert result.output == (GOLDEN / f"{name}.txt").read_text()
-    assert result.exit_code == ("error" in result.output)
+    assert result.stdout == (GOLDEN / f"{name}.txt").read_text()
+    assert result.exit_code == ("error" in result.stdout)
 
 
 def test_json_tells_the_same(run, monkeypatch) -> None:
     monkeypatch.chdir(GOLDEN)
     result = run("config", "check", "mistakes.conf", "--json")
-    document = json.loads(result.output)
+    document = json.loads(result.stdout)
     assert result.exit_code == 1
     assert document["valid"] is False
     text = (GOLDEN / "mistakes.txt").read_text()
@@ -46,4 +46,4 @@ def test_bytes_that_are_not_utf8_go_through(run, tmp_path: Path) -> None:
     latin.write_bytes(b"[Interface]\nMTU = caf\xe9\n")
     refused = run("config", "check", str(latin))
     assert refused.exit_code == 1
-    assert "latin.conf:2:7: error: MTU: not a number in range: 'caf\\udce9'" in refused.output
+    assert "latin.conf:2:7: error: MTU: not a number in range: 'caf\\udce9'" in refused.stdout

@@ -131,3 +131,11 @@ def test_a_denied_file_comes_with_a_command_that_can_be_typed(
     assert said[0] == ("sudo" if sudo else "su")
     assert Path(typed[0]).samefile(WGPY)
     assert typed[1:] == ["up", "a b.conf"]
+
+
+def test_what_ends_in_conf_is_a_file(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("up", "ping"):
+        assert "x.conf does not exist" in run(command, "x.conf").stderr
+        assert "/etc/wireguard/x.conf does not exist" in run(command, "x").stderr
+        assert "x.conf.conf" not in run(command, "x.conf").stderr

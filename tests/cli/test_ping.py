@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
+from tests.cli.conftest import DEVICE
 from tests.cli.tunnel import End, key_pair, make_ends
 from tests.support.netns import Lab
+from wgpy.cli import ping_layers
+from wgpy.protocol.constants import NS
 from wgpy.protocol.keys import PresharedKey
 
 pytestmark = pytest.mark.root
@@ -105,7 +111,26 @@ def test_a_port_in_use_is_told_with_who_has_it(ends: tuple[End, End]) -> None:
     other.write_text(server.file.read_text())
     failed = server.wgpy("up", str(other), check=False)
     assert failed.returncode == 1
-    assert "UDP port 5555 is in use by wireguard-py (pid " in failed.stderr
+    said = f"{client.interface}: ListenPort: UDP port 5555 is in use by wireguard-py (pid "
+    assert said in failed.stderr
+
+
+def test_an_answer_is_an_answer_after_the_clock_was_stepped(
+    run: Callable[..., Result], serve: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three days forward or back: ages are told by the monotonic clock alone."""
+    peer = replace(DEVICE.peers[0], handshake_at=-7 * NS)
+    serve("wg0", replace(DEVICE, peers=(peer,)))
+    for step in (3 * 86400, -3 * 86400):
+        wall = peer.latest_handshake + step * NS
+        monkeypatch.setattr(ping_layers.time, "time_ns", lambda wall=wall: wall)
+        layer = json.loads(run("ping", "wg0", "--json").stdout)["layers"]["WireGuard"]
+        assert (layer["status"], layer["text"]) == ("ok", "session is 7 s old")
+        assert layer["handshake_age_ns"] == 7 * NS
+    old = replace(peer, handshake_at=-200 * NS)
+    serve("wg1", replace(DEVICE, peers=(old,)))
+    layer = json.loads(run("ping", "wg1", "--json").stdout)["layers"]["WireGuard"]
+    assert layer["status"] == "failed"
 
 
 def test_a_running_interface(ends: tuple[End, End]) -> None:

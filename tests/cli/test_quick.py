@@ -51,11 +51,12 @@ def test_a_hook_that_fails_anywhere_undoes_everything(client: End, hook: str) ->
 
 def test_hooks_see_what_wg_quick_shows_them(client: End, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    hook = f'echo "%i $INTERFACE $CONFIG_FILE $LC_ALL" > {seen}; [[ ab == +([a-z]) ]]'
+    hook = f'echo "%i $INTERFACE $CONFIG_FILE $LC_ALL <$*>" > {seen}; [[ ab == +([a-z]) ]]'
     client.edit("[Interface]\n", f"[Interface]\nPreUp = {hook}\n")
-    assert up(client)[0] == 0
+    code, said = up(client)
+    assert code == 0, said
     name = client.interface
-    assert seen.read_text() == f"{name} {name} {client.file} C\n"
+    assert seen.read_text() == f"{name} {name} {client.file} C <>\n"
     client.wgpy("down", name)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.cli.conftest import DEVICE
+from wgpy import sockets
 from wgpy.cli import show as module
 from wgpy.cli.show_fields import FIELDS, human_bytes, human_time
 from wgpy.protocol.constants import NS
@@ -137,7 +138,7 @@ def test_the_shell_completes_names_of_interfaces(run, serve) -> None:
 
 
 def test_what_is_not_there_is_said(run, serve) -> None:
-    assert run("show").output == ""
+    assert run("show").stdout == ""
     missing = run("show", "wg7")
     assert missing.exit_code == 1
     assert "no interface is running" in missing.output
@@ -177,3 +178,11 @@ def test_ages_in_words(seconds: int, words: str) -> None:
 )
 def test_bytes_in_words(count: int, words: str) -> None:
     assert human_bytes(count) == words
+
+
+def test_with_nothing_running_it_says_so_beside_the_output(run, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(sockets, "SOCKET_FOLDER", tmp_path)
+    shown = run("show")
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert "no interface is running" in shown.stderr
+    assert run("show", "all", "peers").stderr == ""

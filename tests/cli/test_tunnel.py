@@ -113,7 +113,7 @@ def test_mtu_follows_the_way_to_the_endpoint(client: End) -> None:
         ("[Interface]\n", "[Interface]\nPostUp = exit 4\n", "PostUp ended with exit code 4"),
         ("192.168.9.2", "[fe80::1%nowhere]", "endpoint"),
         ("fd05::1/64", "10.5.0.1/24", "cannot add address 10.5.0.1/24"),
-        ("[Interface]\n", f"[Interface]\nListenPort = {PORT}\n", "UDP port 5555 is in use by "),
+        ("[Interface]\n", f"[Interface]\nListenPort = {PORT}\n", "ListenPort: UDP port 5555 is in"),
         ("Address", "Adress", "did you mean Address?"),
     ],
 )

@@ -70,3 +70,25 @@ def test_what_up_prints_makes_the_same_tunnel_when_typed(lab: Lab, tmp_path: Pat
         client.namespace.run("bash", "-c", line)
     assert _without_numbers(client.network()) ^ _without_numbers(network) == set()
     client.namespace.ip(f"link delete dev {client.interface}")
+
+
+def test_packages_go_beside_this_program(monkeypatch, tmp_path) -> None:
+    """A venv without pip of its own must not be answered with somebody else's pip."""
+    python = tmp_path / "bin" / "python"
+    monkeypatch.setattr(typed.sys, "executable", str(python))
+    monkeypatch.setattr(typed.sys, "argv", [str(python.with_name("wgpy"))])
+    monkeypatch.setattr(typed.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert typed.pip_install("a[b]") == f"uv pip install --python {python} 'a[b]'"
+    monkeypatch.setattr(typed.shutil, "which", lambda _: None)
+    assert typed.pip_install("c") == f"{python} -m pip install c"
+    python.parent.mkdir()
+    python.with_name("pip").touch()
+    assert typed.pip_install("c") == f"{python.with_name('pip')} install c"
+
+
+def test_a_hint_for_root_is_only_for_others(monkeypatch) -> None:
+    monkeypatch.setattr(typed.sys, "argv", ["/opt/bin/wgpy", "up", "a b"])
+    monkeypatch.setattr(typed.os, "geteuid", lambda: 0)
+    assert typed.root_hint() == ""
+    monkeypatch.setattr(typed.os, "geteuid", lambda: 1000)
+    assert "wgpy up" in typed.root_hint() and "a b" in typed.root_hint()

@@ -174,7 +174,7 @@ def test_a_stale_socket_is_replaced(home, name):
 def test_names_that_no_interface_can_have(home, bad):
     refused = home.run(PROGRAM, bad, check=False)
     assert refused.returncode == 2
-    assert "at most 15" in refused.stderr or "no interface name" in refused.stderr
+    assert "at most 15" in refused.stderr or "not an interface name" in refused.stderr
 
 
 def test_a_name_that_is_another_kind_of_device(home):

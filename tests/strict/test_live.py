@@ -152,7 +152,7 @@ def test_life_of_a_node(station: Station) -> None:
 def test_questions_and_metrics(station: Station) -> None:
     station.publish("10.244.2.5", "fd00:10:0:2::5")
     station.start("--metrics-port", "9465")
-    listed = [json.loads(line) for line in station.strict("ipcache", "list", "--json").splitlines()]
+    listed = json.loads(station.strict("ipcache", "list", "--json"))
     assert {item["prefix"] for item in listed} == {"10.244.2.5/32", "fd00:10:0:2::5/128"}
     assert "there" in station.strict("ipcache", "get", "10.244.2.5")
     assert "no entry for 10.244.2.6" in station.strict("ipcache", "get", "10.244.2.6", check=False)

@@ -16,7 +16,7 @@ from strict.client import StrictClient
 from strict.dataplane import DataPlane, DataPlaneError
 from strict.policy import StrictPolicy
 from tests.control.plane import Plane
-from wgpy import sockets
+from wgpy import sockets, typed
 from wgpy.control.client import ControlClient, ControlFailed
 from wgpy.control.policy import ControlledPolicy, NoPolicy
 
@@ -76,7 +76,7 @@ def test_a_plain_tunnel(planes: Any, line: str, chosen: list[str]) -> None:
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
     assert done.output.splitlines() == [
         "Error: wg0 does not run a strict policy, it is a plain tunnel: name another interface "
-        "with -i, or start a strict node with `wgpy strict run --config FILE`"
+        f"with -i, or start a strict node with `{typed.wgpy('strict', 'run', '--config', 'FILE')}`"
     ]
 
 

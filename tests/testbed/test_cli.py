@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 
 from testbed import catalogue
 from testbed.capture import VNET, split
+from testbed.cli import _show
 from testbed.cli import testbed as command
 
 WGPY = Path(sys.executable).with_name("wgpy")
@@ -43,7 +46,7 @@ def test_graph_of_every_lab(form):
     [
         (["up", "nonsense"], "neither a lab nor a file"),
         (["labs", "nonsense"], "no lab 'nonsense'"),
-        (["inspect"], "which cluster? say -c NAME (running: none)"),
+        (["inspect"], "no cluster is running: start one with `"),
         (["down", "nonsense"], "no cluster 'nonsense'"),
     ],
 )
@@ -68,7 +71,7 @@ def test_a_cluster_can_be_named_with_c_wherever_one_is_named():
                  "kill", "start"):  # fmt: skip
         flags = {flag for option in command.commands[name].params for flag in option.opts}
         assert "-c" in flags, name
-        assert name == "exec" or "--json" in flags, name
+        assert "--json" in flags, name
     done = CliRunner().invoke(command, ["inspect", "-c", "nonsense"])
     assert "no cluster 'nonsense'" in done.output
 
@@ -119,10 +122,48 @@ def test_modes_are_those_in_force_and_exec_stays_in_the_folder(tmp_path):
         assert json.loads(run("start", "beta", "agent", "--json").stdout)["node"] == "beta"
         told = json.loads(run("publish", "beta", "--json").stdout)
         assert told["unknown"]["alpha"] == []
-        run("exec", "alpha", str(WGPY), "capture", "wg0", "keys.pcapng", "--seconds", "1")
-        assert (tmp_path / "keys.pcapng").stat().st_size > 0
+        ran = run("exec", "--json", "alpha", "sh", "-c", "pwd; echo no >&2; exit 3", check=False)
+        assert ran.returncode == 3
+        assert json.loads(ran.stdout) == {
+            "where": "alpha", "command": ["sh", "-c", "pwd; echo no >&2; exit 3"], "status": 3,
+            "stdout": f"{tmp_path}\n", "stderr": "no\n",
+        }  # fmt: skip
     finally:
         run("down", "-c", "leak")
+
+
+@pytest.mark.root
+def test_captures_land_in_the_callers_folder_and_open_sessions_that_live(tmp_path):
+    def run(*words):
+        return subprocess.run([*TOOL, *words], capture_output=True, text=True, check=True,
+                              cwd=tmp_path).stdout  # fmt: skip
+
+    def opened(file):
+        assert stat.S_IMODE((tmp_path / file).stat().st_mode) == 0o600
+        done = subprocess.run([WGPY, "decrypt", file, "--json"], cwd=tmp_path, text=True,
+                              capture_output=True, check=True)  # fmt: skip
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert {row["type"] for row in rows} == {"transport", "summary"}
+        return [row["inner"] for row in rows[:-1] if not row["keepalive"]]
+
+    run("up", "firstlight", "--name", "lives")
+    try:
+        ping = ("exec", "-c", "lives", "alpha", "ping", "-c", "2", "-W", "5", "10.9.0.2")
+        run(*ping)  # The handshake is over before anybody listens.
+        # By its bare name, as a person types it; the exit status says that it is complete.
+        for words, file in (
+            (("exec", "alpha", "wgpy", "capture", "wg0", "in.pcapng"), "in.pcapng"),
+            (("capture", "-o", "on-the-wire.pcapng"), "on-the-wire.pcapng"),
+        ):
+            with subprocess.Popen([*TOOL, *words], cwd=tmp_path, text=True,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as capture:
+                assert "secret key" in capture.stderr.readline()
+                run(*ping)
+                capture.send_signal(signal.SIGINT)
+                assert capture.wait() == 0
+            assert len(opened(file)) == 4 and all(opened(file)), file
+    finally:
+        run("down", "lives")
 
 
 @pytest.mark.root
@@ -158,3 +199,18 @@ def test_capture_and_machines_output(tmp_path):
         assert failed.returncode == 1 and "no 'nowhere' here: underlay" in failed.stderr
     finally:
         run("down", "mine")
+
+
+def test_a_cluster_with_long_names_is_shown_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "ip-10-0-133-207.eu-central-1.compute.internal"
+    node = {"name": name, "mode": "strict", "addresses": ["2001:db8:1234:5678:9abc:def0:1:56"],
+            "agent": 1234567, "dataplane": 7654321, "peers": 100000, "handshakes": 9}  # fmt: skip
+    link = {"link": f"{name}.0", "frames": 10**9, "lost": 10**6, "overflowed": 10**6}
+    _show({"name": name, "mode": "mixed", "nodes": [node], "links": [link],
+           "sentinel": {"kinds": {"POD_TO_POD": 10**9}, "missed": 0}})  # fmt: skip
+    shown = capsys.readouterr().out
+    cells = [line.split("│")[1:-1] for line in shown.splitlines() if "│" in line]
+    columns = ["".join(cell.strip() for cell in column) for column in zip(*cells, strict=True)]
+    assert columns[0] == name and columns[2] == node["addresses"][0]
+    assert columns[5] == "100000" and f"  {name}.0: 1000000000 frames" in shown

@@ -45,7 +45,8 @@ def test_in_the_simulator():
 
 
 def test_without_tun_it_says_so_and_simulates(monkeypatch):
-    monkeypatch.setattr(privileges, "tun", lambda: False)
+    reason = "/dev/net/tun cannot be opened"
+    monkeypatch.setattr(privileges, "why_not_openable", lambda: reason)
     done = CliRunner().invoke(demo, [])
     assert done.exit_code == 0, done.output
     assert "/dev/net/tun cannot be opened" in done.stdout

@@ -6,9 +6,11 @@ with the running interface; that in turn returns what to call at the end.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from wgpy import secret_files
 from wgpy.capture.keylog import KeyLogFile
 from wgpy.capture.record import Recording
 from wgpy.dataplane.interface import Interface
@@ -35,8 +37,7 @@ def key_log(path: str) -> Attachment:
 def capture(path: str, rotate: int, report: Callable[[str], None]) -> Attachment:
     """Record to `path`; `report` is told at the end if frames were lost."""
     target = Path(path).absolute()
-    with target.open("ab"):
-        pass
+    os.close(secret_files.create(target, append=True))
 
     def attach(interface: Interface) -> Callable[[], None]:
         recording = Recording(interface, target, rotate=rotate)

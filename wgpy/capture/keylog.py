@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from wgpy import secret_files
 from wgpy.protocol.crypto import Crypto
 from wgpy.protocol.device import HandshakeKeys
 from wgpy.protocol.keys import (
@@ -173,8 +174,7 @@ class KeyLogFile:
     """Appends handshakes to a file that only its owner can read (mode 0600)."""
 
     def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.fchmod(descriptor, 0o600)
+        descriptor = secret_files.create(path, append=True)
         self._file: IO[str] = os.fdopen(descriptor, "a", encoding="ascii")
 
     def __call__(self, keys: HandshakeKeys) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from wgpy import secret_files
 from wgpy.capture import pcapng
 from wgpy.capture.frames import CaptureError, Frame, Secrets
 
@@ -121,9 +122,7 @@ class PcapWriter:
     """
 
     def __init__(self, path: Path, link_type: int) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.fchmod(descriptor, 0o600)
-        self._file = os.fdopen(descriptor, "wb")
+        self._file = os.fdopen(secret_files.create(path), "wb")
         self._file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 18, link_type))
 
     def write(self, at: int, data: bytes) -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-from wgpy import __version__
+from wgpy import __version__, secret_files
 from wgpy.capture import keylog, pcapng
 from wgpy.capture.link import RAW, Udp, udp_packet
 from wgpy.dataplane.interface import Interface
@@ -181,10 +181,7 @@ class Recorder:
     # --- files ---
 
     def _create(self) -> IO[bytes]:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        descriptor = os.open(self.path, flags, 0o600)
-        os.fchmod(descriptor, 0o600)
-        file = os.fdopen(descriptor, "wb", buffering=1 << 20)
+        file = os.fdopen(secret_files.create(self.path), "wb", buffering=1 << 20)
         start = pcapng.section_header(
             f"wgpy {__version__}", "contains the keys of these tunnels: keep it secret"
         )

@@ -22,8 +22,10 @@ INTERVAL: Final = 0.5
 
 @click.command()
 @click.argument("interface", shell_complete=complete_interface)
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--rotate", default=0, metavar="BYTES", help="Start a new file after BYTES bytes.")
+@click.argument(
+    "file", type=click.Path(dir_okay=False, readable=False, writable=True, path_type=Path)
+)
+@click.option("--rotate", default=0, metavar="BYTES", help="Start a new file after so many bytes.")
 @click.option("--seconds", type=float, help="Stop after this time (default: at Ctrl-C).")
 @click.option(
     "--rekey", is_flag=True, help="Begin new handshakes at once, so that Wireshark can decrypt."
@@ -54,13 +56,16 @@ def capture(
                 status.update(
                     f"{counts['inner']} inner, {counts['outer']} outer, {counts['lost']} lost"
                 )
+        counts = control.request("capture")
+        control.end()
     if as_json:
         click.echo(json.dumps({"file": str(file), **counts}))
     else:
-        click.echo(
-            f"{file}: {counts['inner']} inner packets, {counts['outer']} outer datagrams,"
-            f" {counts['lost']} lost"
+        inner, outer = (
+            f"{counts[side]} {side} {what}{'s' * (counts[side] != 1)}"
+            for side, what in (("inner", "packet"), ("outer", "datagram"))
         )
+        click.echo(f"{file}: {inner}, {outer}, {counts['lost']} lost")
 
 
 def _stop_signals() -> Callable[[], bool]:

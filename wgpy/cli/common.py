@@ -8,11 +8,12 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from wgpy import typed
+from wgpy import secret_files, typed
 from wgpy.linux.link import link_state
 from wgpy.sockets import answering
 
@@ -56,6 +57,18 @@ def echo_json(value: Any) -> None:
 def note(text: str) -> None:
     """A note on stderr, so that it never mixes with what a pipe reads."""
     click.echo(click.style(text, fg="yellow"), err=True)
+
+
+def warn_if_exposed(path: Path) -> None:
+    """A secret is read from a file: warn when everybody can read that file."""
+    if trouble := secret_files.exposure(path):
+        note(f"warning: {trouble}")
+
+
+def require_root(what: str) -> None:
+    """End the command unless root runs it; `what` is the subject of the sentence."""
+    if os.geteuid() != 0:
+        raise click.ClickException(f"{what} needs root{typed.root_hint()}")
 
 
 def warn_if_world_readable() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from wgpy.cli.common import echo_json, json_option
+from wgpy.cli.common import echo_json, json_option, warn_if_exposed
 from wgpy.config import ConfigError, Problem, parse_config
 from wgpy.config.values import DEFAULT_TABLES, c_number
 
@@ -33,6 +33,7 @@ def check(file: Path, as_json: bool) -> None:
     notes); 1: it cannot.  Keys are never printed.
     """
     text = read_text(file)
+    warn_if_exposed(file)
     try:
         problems = parse_config(text, file=str(file), tables=routing_tables()).notes
         valid = True

@@ -19,6 +19,8 @@ from wgpy.capture.keylog import KeyLogError
 from wgpy.capture.link import RAW
 from wgpy.capture.pcap import Capture, PcapWriter
 from wgpy.capture.seen import Seen
+from wgpy.cli.common import warn_if_exposed
+from wgpy.cli.errors import sentence
 
 _PROGRESS_EVERY = 2048
 
@@ -49,10 +51,12 @@ def decrypt(capture: Path, key_logs: tuple[Path, ...], as_json: bool, pcap: Path
     """
     if pcap is not None and pcap.exists() and capture.exists() and pcap.samefile(capture):
         raise click.UsageError("--pcap would overwrite the capture: give it another name")
+    for path in key_logs:
+        warn_if_exposed(path)
     try:
         explainer, source = Explainer(key_logs), Capture(capture)
         writer = None if pcap is None else PcapWriter(pcap, RAW)
-    except (CaptureError, KeyLogError, OSError) as error:
+    except (CaptureError, KeyLogError) as error:
         raise click.ClickException(str(error)) from error
     show = _json_printer() if as_json else _line_printer()
     failed = ""
@@ -67,8 +71,10 @@ def decrypt(capture: Path, key_logs: tuple[Path, ...], as_json: bool, pcap: Path
                 writer.close()
         except BrokenPipeError:
             raise
-        except (CaptureError, KeyLogError, OSError) as error:
+        except (CaptureError, KeyLogError) as error:
             failed = str(error)
+        except OSError as error:
+            failed = sentence(error)
     if as_json:
         print(json.dumps(explainer.summary()))
     else:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from wgpy import typed
 from wgpy.cli.common import note
 from wgpy.cli.undo import Ledger
 from wgpy.linux.netlink import NetworkError
@@ -51,7 +52,7 @@ def set_dns(ledger: Ledger, say: Callable[[str], None], words: Iterable[str]) ->
     note(
         f"WARNING: DNS = {', '.join([*servers, *domains])} is NOT set: there is neither resolvconf"
         " nor systemd-resolved.  Names are still resolved OUTSIDE the tunnel"
-        " (apt-get install openresolv)"
+        f" (try `{typed.as_root('apt-get', 'install', 'openresolv')}`)"
     )
     return False
 

@@ -112,7 +112,7 @@ def _system() -> list[Finding]:
 def _rights() -> list[Finding]:
     if _may_administer():
         return [Finding("rights", State.OK, "may set up network interfaces (CAP_NET_ADMIN)")]
-    fix = f"`{typed.again_as_root()}`"
+    fix = f"`{typed.again_as_root()}` tells what works with root's rights"
     seen = "may not set up network interfaces (no CAP_NET_ADMIN)"
     return [Finding("rights", State.FAILED, seen, fix)]
 
@@ -222,7 +222,7 @@ def _extras() -> list[Finding]:
         if importlib.util.find_spec(module) is not None:
             found.append(Finding(module, State.OK, f"installed; for {use}"))
         else:
-            fix = typed.line(typed.program("pip"), "install", f"wgpy[{extra}]")
+            fix = typed.pip_install(f"wgpy[{extra}]")
             found.append(Finding(module, State.LIMITED, f"not installed; for {use}", f"`{fix}`"))
     return found
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import click
 
-from wgpy.cli.common import complete_interface, echo_json, json_option, note
+from wgpy.cli.common import complete_interface, echo_json, json_option, note, require_root
 from wgpy.cli.dns import record_name
 from wgpy.cli.files import CONFIG_FOLDER, interface_name, load
 from wgpy.cli.quick import Tunnel, take_down
@@ -35,8 +34,7 @@ def down(interface: str, quiet: bool, as_json: bool) -> None:
     if not INTERFACE_NAME.fullmatch(interface) or Path(interface).suffix == ".conf":
         file = Path(interface)
         interface = interface_name(file)
-    if os.geteuid() != 0:
-        raise click.ClickException("taking an interface down needs root: try with sudo")
+    require_root("taking an interface down")
     ledger = Ledger.load(interface) or _foreign(interface, file)
     take_down(Tunnel(interface, ledger, quiet or as_json))
     if as_json:

@@ -49,8 +49,8 @@ def sentence(error: OSError) -> str:
     """What the operating system refused, for which file, and the fix."""
     reason = error.strerror or str(error) or type(error).__name__
     text = f"{os.fsdecode(error.filename)}: {reason}" if error.filename else reason
-    if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
-        text += f" (try `{typed.again_as_root()}`)"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        text += typed.root_hint()
     return text
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import Final
 
 import click
 
-from wgpy.cli.common import note
+from wgpy.cli.common import warn_if_exposed
 from wgpy.cli.config import read_text, render, routing_tables
 from wgpy.config import INTERFACE_NAME, Config, ConfigError, parse_config
 
@@ -16,9 +15,12 @@ CONFIG_FOLDER: Final = Path("/etc/wireguard")
 
 
 def locate(name: str) -> Path:
-    """The file of that path, else /etc/wireguard/NAME.conf; raises ClickException or OSError."""
+    """The file of that path, else /etc/wireguard/NAME.conf; raises ClickException or OSError.
+
+    What ends in .conf is a file, wherever it should be: /etc/wireguard/NAME.conf.conf is not.
+    """
     path = Path(name)
-    if not path.is_file() and INTERFACE_NAME.fullmatch(name):
+    if not path.is_file() and INTERFACE_NAME.fullmatch(name) and path.suffix != ".conf":
         path = CONFIG_FOLDER / f"{name}.conf"
     try:
         path.stat()
@@ -48,6 +50,5 @@ def load(path: Path) -> Config:
         raise click.ClickException(f"{path} cannot be used; nothing was changed") from None
     for problem in config.notes:
         click.echo(render(problem, str(path)), err=True)
-    if path.stat().st_mode & stat.S_IRWXO:
-        note(f"warning: {path} is accessible to everybody (chmod 600)")
+    warn_if_exposed(path)
     return config

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from wgpy import typed
 from wgpy.cli.common import complete_interface, echo_json, json_option
 from wgpy.cli.files import load, locate
 from wgpy.cli.ping_layers import ping_config, ping_interface, ping_udp
@@ -143,8 +144,8 @@ def _refuse_running(config: Config, force: bool) -> None:
         except uapi_client.DeviceUnreachable:
             continue
         if used == public:
-            message = f"interface {name} is running with this key: try `wgpy ping {name}`"
-            raise click.ClickException(f"{message}, or --force to take over its session")
+            message = f"interface {name} is running with this key: try `{typed.wgpy('ping', name)}`"
+            raise click.ClickException(f"{message}, or --force to take its session over")
 
 
 def _report(target: str, chosen: _Peer, layers: list[Layer], as_json: bool) -> None:

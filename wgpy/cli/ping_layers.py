@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from errno import ECONNREFUSED
 
+from wgpy import typed
 from wgpy.cli.common import link_is_down
 from wgpy.cli.echo import HostEcho
 from wgpy.cli.ping_report import Layer, Status, drop_hints, echo_layer, milliseconds
@@ -172,7 +173,8 @@ def _inner_of_host(interface: str, inner: AddressBytes, count: int) -> Layer:
             for _ in range(count):
                 trips.append(echo.ask(ECHO_PATIENCE))
     except PermissionError:
-        return Layer("inner IP", Status.SKIPPED, "ICMP echo is not permitted here: try as root")
+        text = f"ICMP echo is not permitted here{typed.root_hint()}"
+        return Layer("inner IP", Status.SKIPPED, text)
     except OSError as error:
         return Layer("inner IP", Status.FAILED, f"{target}: {error.strerror}")
     return echo_layer("inner IP", target, trips, _NO_REPLY)
@@ -194,7 +196,8 @@ def _session(peer: PeerSnapshot, lost: Counter[DropReason], wall: int) -> Layer:
     if peer.deadline is not None:
         hints.append(f"next: {peer.deadline.reason} in {peer.deadline.at / NS:.1f} s")
     if age is None:
-        hints.append("no handshake so far: `wgpy ping FILE.conf` suggests likely reasons")
+        test = typed.wgpy("ping", "FILE.conf")
+        hints.append(f"there never was a handshake: `{test}` tells likely reasons")
         return Layer("WireGuard", Status.FAILED, "no handshake yet", data, tuple(hints))
     text = f"the last handshake was {age // NS} s ago: no session"
     return Layer("WireGuard", Status.FAILED, text, data, tuple(hints))

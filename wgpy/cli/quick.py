@@ -131,7 +131,8 @@ def bring_up(config: Config, interface: str, file: Path, quiet: bool = False) ->
 def _refuse_existing(interface: str) -> None:
     with Network() as network:
         if network.index(interface) is not None:
-            raise QuickError(f"interface {interface} exists already (wgpy down {interface})")
+            fix = typed.wgpy("down", interface)
+            raise QuickError(f"interface {interface} exists already (try `{fix}`)")
     if interface in uapi_client.interfaces():
         raise QuickError(f"interface {interface} is running in another network namespace")
     left = Ledger.load(interface)

@@ -13,6 +13,7 @@ import time
 
 import click
 
+from wgpy import typed
 from wgpy.cli.common import complete_interface, json_option, link_is_down, note
 from wgpy.cli.loops import loop_warnings
 from wgpy.cli.show_fields import FIELDS, as_dict, drops, handshake_age, human_bytes, human_time
@@ -57,6 +58,8 @@ def show(
     if not watch:
         shown = text()
         click.echo(shown, nl=bool(shown))
+        if not shown and interface == "all" and field is None:
+            note(f"no interface is running (`{typed.wgpy('up', 'FILE')}` starts one)")
         return
     while True:
         _page(text(), as_json)

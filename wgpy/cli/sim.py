@@ -51,7 +51,7 @@ def _changed(base: _T, pairs: tuple[str, ...], option: str) -> _T:
         try:
             changes[name] = _number(value, known[name])
         except ValueError:
-            message = f"{value!r} is not a number for {name} (write times as 30s, 5ms, 100ns)"
+            message = f"{value!r} is not a number for {name} (times as 30s, 5ms, 100ns)"
             raise click.BadParameter(message, param_hint=option) from None
     try:
         return replace(base, **changes)  # type: ignore[type-var]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from types import FrameType
 
 import click
 
-from wgpy.cli.common import echo_json, json_option
+from wgpy.cli.common import echo_json, json_option, require_root
 from wgpy.cli.files import interface_name, load, locate
 from wgpy.cli.quick import bring_up
 
@@ -27,8 +26,7 @@ def up(conf: str, quiet: bool, as_json: bool) -> None:
     path = locate(conf)
     interface = interface_name(path)
     config = load(path)
-    if os.geteuid() != 0:
-        raise click.ClickException("setting up an interface needs root: try with sudo")
+    require_root("setting up an interface")
     signal.signal(signal.SIGTERM, _interrupt)
     summary = bring_up(config, interface, path, quiet or as_json)
     if as_json:

@@ -14,6 +14,7 @@ WG_PROCESS_FOREGROUND=1 is --foreground.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -22,7 +23,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from wgpy import __version__
+from wgpy import __version__, typed
+from wgpy.sockets import SOCKET_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,21 +73,39 @@ class Log:
 
 def main(argv: list[str] | None = None) -> int:
     """The console script; returns the exit status."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:  # Before the service listens to signals.
+        return 128 + signal.SIGINT
+
+
+def _main(argv: list[str] | None) -> int:
     arguments = _arguments(argv)
     if sys.platform != "linux":
         _fail(f"this system is {sys.platform}: wireguard-py needs Linux and its TUN device")
-    level = LEVELS.get(os.environ.get("LOG_LEVEL", "error").lower(), 1)
-    log = Log(arguments.interface, level)
+    log = Log(arguments.interface, _log_level())
     policy = _load_policy(arguments.policy) if arguments.policy else None
     if arguments.turbo:
         _make_turbo_ready(log)
     service = _open(arguments, log, policy, _attachments(arguments, log))
     if not arguments.foreground:
-        _go_to_background(keep_output="LOG_LEVEL" in os.environ and level > 0)
+        _go_to_background(keep_output="LOG_LEVEL" in os.environ and log.level > 0)
     log.verbose(f"wireguard-py {__version__} ready, process {os.getpid()}")
-    reason = service.run()
+    try:
+        reason = service.run()
+    except OSError as error:
+        _fail(f"{arguments.interface} has ended: {_refused(error)}")
     log.verbose(f"ended: {reason}")
     return 0
+
+
+def _log_level() -> int:
+    word = os.environ.get("LOG_LEVEL", "error")
+    level = LEVELS.get(word.lower())
+    if level is None:
+        sys.stderr.write(f"wireguard-py: LOG_LEVEL={word!r} is not one of verbose, error and "
+                         "silent: error is used\n")  # fmt: skip
+    return LEVELS["error"] if level is None else level
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -135,7 +155,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--capture-size",
         metavar="BYTES",
-        type=int,
+        type=_size,
         default=0,
         help="start a new capture file after this many bytes (default: one file)",
     )
@@ -178,12 +198,22 @@ def _interface_name(text: str) -> str:
     return text
 
 
+def _size(text: str) -> int:
+    """A number of bytes, or the error that argparse prints."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
+    return int(text)
+
+
 def _load_policy(name: str) -> ControlledPolicy:
     """Created by an entry point of the group ``wgpy.policies``, or by ``MODULE:FUNCTION``."""
     from importlib.metadata import EntryPoint, entry_points
 
     offered = entry_points(group="wgpy.policies")
-    found = [EntryPoint("", name, "")] if ":" in name else [e for e in offered if e.name == name]
+    if re.fullmatch(r"[\w.]+:[\w.]+", name):
+        found = [EntryPoint("", name, "")]
+    else:
+        found = [entry for entry in offered if entry.name == name]
     if not found:
         known = ", ".join(sorted(e.name for e in offered)) or "none"
         _fail(f"no policy is named {name!r} (installed: {known})")
@@ -191,7 +221,10 @@ def _load_policy(name: str) -> ControlledPolicy:
         make: Callable[[], ControlledPolicy] = found[0].load()
     except (ImportError, AttributeError) as error:
         _fail(f"the policy {name!r} cannot be loaded: {error}")
-    return make()
+    policy = make()
+    if not callable(getattr(policy, "housekeeping", None)):
+        _fail(f"{name!r} did not make a policy (a ControlledPolicy, see wgpy/control/policy.py)")
+    return policy
 
 
 def _make_turbo_ready(log: Log) -> None:
@@ -199,7 +232,8 @@ def _make_turbo_ready(log: Log) -> None:
     try:
         from wgpy.turbo.ready import TurboError, make_ready
     except ImportError as error:
-        _fail(f"--turbo needs numba ({error}): pip install 'wgpy[turbo]'")
+        install = typed.pip_install("wgpy[turbo]")
+        _fail(f"--turbo needs numba ({error}): try `{install}`")
     try:
         make_ready(log.notice)
     except TurboError as error:
@@ -220,7 +254,7 @@ def _attachments(arguments: argparse.Namespace, log: Log) -> list[Attachment]:
             else:
                 attach.append(recording.capture(path, arguments.capture_size, log.error))
         except OSError as error:
-            _fail(f"{option} {path}: {error.strerror}")
+            _fail(f"{option} {path}: {_refused(error)}")
         sys.stderr.write(
             f"WARNING: wireguard-py writes SECRET KEYS to {path}: anyone who reads that file"
             " reads this tunnel's traffic\n"
@@ -260,8 +294,16 @@ def _open(
     except (TunError, SocketInUse) as error:
         _fail(str(error))
     except OSError as error:
-        fix = ": run as root" if isinstance(error, PermissionError) else ""
-        _fail(f"cannot open the UAPI socket {error.filename or ''}: {error.strerror}{fix}")
+        _fail(f"cannot make the sockets of {arguments.interface} in {SOCKET_FOLDER}: "
+              f"{_refused(error)}")  # fmt: skip
+
+
+def _refused(error: OSError) -> str:
+    """What the system refused, and what helps."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.strerror} (try `ulimit -n 1024`; in a systemd unit, LimitNOFILE=1024)"
+    hint = typed.root_hint() if isinstance(error, PermissionError) else ""
+    return f"{error.strerror}{hint}"
 
 
 def _fail(text: str) -> NoReturn:

@@ -13,8 +13,9 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
+from wgpy import typed
 from wgpy.control.framing import SCHEMA, encode
 from wgpy.sockets import CONTROL, InterfaceError, answering, socket_path
 
@@ -32,7 +33,10 @@ class ControlFailed(InterfaceError):
 class ControlClient:
     """One connection.  Closing it ends what was begun through it."""
 
-    HOW_TO_START: ClassVar[str] = "start it with `wgpy up` or `wireguard-py`"
+    @staticmethod
+    def how_to_start() -> str:
+        """What to do when nobody answers."""
+        return f"start it with `{typed.wgpy('up', 'FILE')}` or `{typed.program('wireguard-py')}`"
 
     def __init__(self, interface: str, folder: Path | None = None) -> None:
         """Says `hello`; raises `ControlFailed` when nobody answers or speaks another schema."""
@@ -49,7 +53,7 @@ class ControlClient:
             self.check()
         except OSError as error:
             self.close()
-            text = _why_unreachable(interface, path, error, self.HOW_TO_START)
+            text = _why_unreachable(interface, path, error, self.how_to_start())
             raise ControlFailed("gone", text) from error
         except ControlFailed:
             self.close()
@@ -73,6 +77,14 @@ class ControlClient:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
+
+    def end(self) -> None:
+        """Hang up, and wait until the data plane has ended what was begun through this one."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            while self._socket.recv(1 << 16):
+                pass
+        self.close()
 
     def fileno(self) -> int:
         """Readable when an event or the end is there."""
@@ -166,7 +178,7 @@ def _check(message: dict[str, Any]) -> dict[str, Any]:
 
 def _why_unreachable(interface: str, path: Path, error: OSError, how_to_start: str) -> str:
     if isinstance(error, PermissionError):
-        return f"{path}: no permission: run as root"
+        return f"{path}: {error.strerror}{typed.root_hint()}"
     if isinstance(error, FileNotFoundError):
         running: list[str] = []
         with contextlib.suppress(OSError):

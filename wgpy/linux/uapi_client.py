@@ -9,7 +9,7 @@ import socket
 from dataclasses import replace
 from typing import Final
 
-from wgpy import sockets
+from wgpy import sockets, typed
 from wgpy.linux.ports import describe_use
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.keys import PublicKey
@@ -38,8 +38,8 @@ def interfaces() -> list[str]:
     try:
         return sockets.answering()
     except PermissionError as error:
-        text = f"{sockets.SOCKET_FOLDER}: {error.strerror} (try as root)"
-        raise DeviceUnreachable(text) from error
+        text = f"{sockets.SOCKET_FOLDER}: {error.strerror}"
+        raise DeviceUnreachable(text + typed.root_hint()) from error
 
 
 def ask(interface: str, request: str) -> str:
@@ -63,7 +63,7 @@ def ask(interface: str, request: str) -> str:
         except TimeoutError:
             raise DeviceUnreachable(f"{interface}: no answer in {TIMEOUT:.0f} s") from None
         except OSError as error:
-            hint = " (try as root)" if isinstance(error, PermissionError) else ""
+            hint = typed.root_hint() if isinstance(error, PermissionError) else ""
             raise DeviceUnreachable(f"{interface}: {path}: {error.strerror}{hint}") from error
 
 

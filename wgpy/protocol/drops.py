@@ -13,7 +13,7 @@ class DropReason(Enum):
 
     # Outer datagrams (§5.4).
     LENGTH_INVALID = "datagram length does not fit its message type"
-    TYPE_UNKNOWN = "first byte is no message type, or a reserved byte is not zero"
+    TYPE_UNKNOWN = "first byte is not a message type, or a reserved byte is not zero"
     MAC1_INVALID = "mac1 is not ours (§5.3)"
     NO_PRIVATE_KEY = "this device has no private key"
     MAC2_REQUIRED = "under load: answered with a cookie reply (§5.3)"

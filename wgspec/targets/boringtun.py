@@ -14,6 +14,7 @@ import contextlib
 import importlib.metadata
 import ipaddress
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -152,9 +153,8 @@ class BoringtunTarget(PairTarget):
         try:
             version = importlib.metadata.version("mitmproxy-wireguard")
         except importlib.metadata.PackageNotFoundError as error:
-            raise Unavailable(
-                "boringtun is missing: pip install 'mitmproxy-wireguard>=0.1.23'"
-            ) from error
+            install = f"{shlex.quote(sys.executable)} -m pip install 'mitmproxy-wireguard>=0.1.23'"
+            raise Unavailable(f"boringtun is missing (try `{install}`)") from error
         self.version = f"mitmproxy-wireguard {version}"
 
     def make_instance(self, private_key: bytes, number: int) -> BoringtunInstance:

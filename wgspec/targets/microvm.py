@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from wgspec.netns import Pair, inside, run
+from wgspec.rights import as_root
 from wgspec.target import (
     Address,
     Capability,
@@ -309,7 +310,7 @@ def _peer_state(words: list[str]) -> PeerState:
 class MicroVmTarget(PairTarget):
     """One guest with a kernel of a series; named `linux-6.1`, `linux-6.12`."""
 
-    needs_root = "a tap device needs root: try with sudo"
+    needs_root = "a tap device needs root"
     parallel = 8
     fresh_parallel = 2
     stagger = 0.6
@@ -323,7 +324,8 @@ class MicroVmTarget(PairTarget):
 
     async def prepare(self) -> None:
         if shutil.which("qemu-system-x86_64") is None:
-            raise Unavailable("qemu is missing: apt-get install qemu-system-x86")
+            install = as_root("apt-get", "install", "qemu-system-x86")
+            raise Unavailable(f"qemu is missing (try `{install}`)")
         self._image = await asyncio.to_thread(vm_image.prepare, self.series)
         self.version = f"Linux {self._image.release}"
 

@@ -10,6 +10,7 @@ import os
 from typing import ClassVar
 
 from wgspec.netns import Pair
+from wgspec.rights import again_as_root
 from wgspec.target import Address, Instance, Port, RealTimeInstance, Target, Unavailable
 from wgspec.targets.udp import UdpPort
 
@@ -45,7 +46,7 @@ class PairInstance(RealTimeInstance):
 class PairTarget(Target):
     """Makes the pair, and numbers the instances."""
 
-    needs_root: ClassVar = "network namespaces need root: try with sudo"
+    needs_root: ClassVar = "network namespaces need root"
 
     def __init__(self, pair: Pair | None = None) -> None:
         self.pair = pair or Pair()
@@ -63,7 +64,7 @@ class PairTarget(Target):
 
     async def open(self) -> None:
         if os.geteuid() != 0:
-            raise Unavailable(self.needs_root)
+            raise Unavailable(f"{self.needs_root} (try `{again_as_root()}`)")
         await self.prepare()
         self.pair.open()
         try:

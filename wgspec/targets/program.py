@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wgspec.netns import rss_of, run
+from wgspec.rights import as_root
 from wgspec.target import Capability, DeviceConfig, DeviceState, Health, Unavailable
 from wgspec.targets.pair import PairInstance, PairTarget
 from wgspec.uapi import DIRECTORY, Client
@@ -210,7 +211,7 @@ class ProgramInstance(PairInstance):
 class ProgramTarget(PairTarget):
     """`command` holds `%i` where the interface's name goes."""
 
-    needs_root = "namespaces and TUN devices need root: try with sudo"
+    needs_root = "namespaces and TUN devices need root"
 
     def __init__(self, command: str, name: str = "") -> None:
         super().__init__()
@@ -225,7 +226,7 @@ class ProgramTarget(PairTarget):
         if shutil.which(program) is None:
             raise Unavailable(f"{program} is not installed (or not in PATH)")
         if not Path("/dev/net/tun").exists():
-            raise Unavailable("/dev/net/tun is missing: try `modprobe tun`")
+            raise Unavailable(f"/dev/net/tun is missing (try `{as_root('modprobe', 'tun')}`)")
         DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def begin(self) -> None:

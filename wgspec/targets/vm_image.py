@@ -20,11 +20,13 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from wgspec.rights import as_root
 from wgspec.target import Unavailable
 
 META_PACKAGES = {"6.1": "linux-image-cloud-amd64", "6.12": "linux-image-6.12-cloud-amd64"}
 """Debian's packages that depend on the newest kernel of a series."""
 TOOLS = ("busybox", "wg", "ip")
+PACKAGES = ("busybox-static", "cpio", "kmod", "wireguard-tools", "iproute2")
 MODULES = ("virtio_pci", "virtio_net", "veth", "wireguard")
 AGENT = Path(__file__).with_name("guest.py")
 
@@ -83,10 +85,8 @@ def prepare(series: str) -> Image:
         raise Unavailable(f"no kernel series {series!r}: {', '.join(META_PACKAGES)}")
     for tool in ("apt-get", "dpkg-deb", "cpio", "depmod", "modprobe", *TOOLS):
         if shutil.which(tool) is None:
-            raise Unavailable(
-                f"{tool} is missing: apt-get install busybox-static cpio kmod wireguard-tools"
-                " iproute2"
-            )
+            install = as_root("apt-get", "install", *PACKAGES)
+            raise Unavailable(f"{tool} is missing (try `{install}`)")
     package = _package(series)
     folder = cache_folder() / package
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,8 @@ def _package(series: str) -> str:
     cached = sorted(cache_folder().glob(f"linux-image-{series}.*"))
     if cached:
         return cached[-1].name
-    raise Unavailable(f"apt offers no {META_PACKAGES[series]}: run `apt-get update` first")
+    update = as_root("apt-get", "update")
+    raise Unavailable(f"apt offers no {META_PACKAGES[series]} (try `{update}` first)")
 
 
 def _download(package: str, folder: Path) -> None:
