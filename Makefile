@@ -8,7 +8,7 @@ SHELL := bash
 # One line per package while pip works.
 SHOW := sed -un -e 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' -e 's/^Building \(wheel.*\) (.*started/  building \1/p'
 
-.PHONY: demo test differential lint man wheel packages demo-packages clean
+.PHONY: demo test differential leak-hunt lint man wheel packages demo-packages clean
 
 demo: demo-packages $(if $(wildcard $(VENV)/ready),$(VENV)/ready,$(VENV)/ready-demo)
 	@$(BIN)/wgpy demo
@@ -19,6 +19,10 @@ test: packages lint
 
 differential: packages
 	WGPY_DIFFERENTIAL=20000 $(BIN)/pytest -q tests/text/test_against_wg_quick.py
+
+# Packets by chance against whatever may happen to a node, and a search for their bytes.
+leak-hunt: packages
+	@$(BIN)/python -m tests.leaks --duration $(or $(DURATION),3600) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

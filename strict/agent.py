@@ -280,7 +280,11 @@ class Agent:
     def _check_firewall(self) -> None:
         """Follow the devices, repair, and verify it in the kernel; then enable forwarding."""
         local = self.state.local()
-        self._devices = self._watch.look(local.addresses, local_pods(self.state))
+        pods = set(local_pods(self.state))
+        if self._adopting:
+            # Which devices are pods' is found by them, and their sources are checked there.
+            pods |= set(self._old_sets.get("local", ()))
+        self._devices = self._watch.look(local.addresses, pods)
         self._problem("underlay", self._devices.problem)
         nat = self._firewall.foreign_nat()
         backstop = replace(

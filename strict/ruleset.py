@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from strict.headers import ICMP_ERRORS
+from strict.inside import DIGIT, ERRORS, ERRORS6, inside, look_inside, widest
 from wgpy.protocol.endpoint import Prefix
 
 NEIGHBOURS: Final = (
@@ -56,7 +56,7 @@ _FIRST_NAT: Final = -199
 _AFTER_NAT: Final = 250
 _WAS_PODS: Final = 0x0200_0000
 """A bit of the mark, between routing and the tunnel device: from pod to pod before NAT."""
-_MULTICAST: Final = {"ip": "{ 224.0.0.0/4, 255.255.255.255 }", "ip6": "ff00::/8"}
+_MULTICAST: Final = {"ip": ("224.0.0.0/4", "255.255.255.255"), "ip6": ("ff00::/8",)}
 
 
 class Count(NamedTuple):
@@ -127,7 +127,6 @@ class Backstop:
     def sets(self) -> dict[str, tuple[Prefix, ...]]:
         """The named sets of addresses, without the digit of the family."""
         return {
-            "pods": self.pods,
             "nodes": self.nodes,
             "nodes_in_pods": self.nodes_in_pods,
             "plain_nodes": self.plain_nodes,
@@ -147,9 +146,26 @@ def render(backstop: Backstop, counts: Mapping[str, Count]) -> str:
     return (
         forget("netdev", name)
         + forget("inet", name)
-        + _table("netdev", name, _netdev(backstop, counts))
-        + _table("inet", name, _inet(backstop, counts))
+        + _table("netdev", name, _plainly(backstop, _netdev(backstop, counts)))
+        + _table("inet", name, _plainly(backstop, _inet(backstop, counts)))
     )
+
+
+def _plainly(backstop: Backstop, lines: Iterable[str]) -> Iterator[str]:
+    """Every rule about `@pods4` or `@pods6` once for each of their CIDRs.
+
+    They are no sets in the kernel: a set that comes with a transaction may be empty for some
+    packets more after its rules are in force, and each change of rules would leak these.
+    """
+    for line in lines:
+        found = [line]
+        for digit, size in ((4, 4), (6, 16)):
+            cidrs = widest(p for p in backstop.pods if len(p.ip) == size)
+            while any(f"@pods{digit}" in rule for rule in found):
+                found = [
+                    rule.replace(f"@pods{digit}", str(cidr), 1) for rule in found for cidr in cidrs
+                ]
+        yield from found
 
 
 def forget(family: str, name: str) -> str:
@@ -160,9 +176,9 @@ def forget(family: str, name: str) -> str:
 def _netdev(backstop: Backstop, counts: Mapping[str, Count]) -> Iterator[str]:
     yield from _counters(_NETDEV_COUNTERS, counts)
     yield from _sets(backstop)
-    yield from _inside(backstop, "egress", "egress_errors")
+    yield from inside(backstop.pods, "egress", _count(backstop, "egress_errors"))
     if backstop.ingress:
-        yield from _inside(backstop, "ingress", "ingress_errors")
+        yield from inside(backstop.pods, "ingress", _count(backstop, "ingress_errors"))
     egress = list(_egress(backstop, "egress", "egress_pods", "egress_nodes"))
     for index, device in enumerate(backstop.underlay):
         yield from _chain(f"egress_{index}", f'egress device "{device}"', egress)
@@ -174,7 +190,7 @@ def _netdev(backstop: Backstop, counts: Mapping[str, Count]) -> Iterator[str]:
 def _inet(backstop: Backstop, counts: Mapping[str, Count]) -> Iterator[str]:
     yield from _counters((name for name in COUNTERS if name not in _NETDEV_COUNTERS), counts)
     yield from _sets(backstop)
-    yield from _inside(backstop, "leaving", "before_nat")
+    yield from inside(backstop.pods, "leaving", _count(backstop, "before_nat"))
     yield from _chain("leaving", "postrouting", _leaving(backstop), _BEFORE_NAT)
     if backstop.local:
         yield from _chain("sources", "prerouting", _sources(backstop))
@@ -191,10 +207,11 @@ def _egress(backstop: Backstop, inside: str, pods: str, nodes: str) -> Iterator[
     yield from _both("saddr @nodes_in_pods", "accept")
     yield from _both("daddr @nodes_in_pods", "accept")
     yield from _pairs("pods", "pods", _count(backstop, pods))
-    for family, everybody in _MULTICAST.items():
-        sent = f"{family} saddr @pods{_DIGIT[family]} {family} daddr {everybody}"
-        yield f"{sent} {_count(backstop, pods)}"
-    yield _look_inside(inside)
+    for family, all_of_them in _MULTICAST.items():
+        for everybody in all_of_them:
+            sent = f"{family} saddr @pods{DIGIT[family]} {family} daddr {everybody}"
+            yield f"{sent} {_count(backstop, pods)}"
+    yield from look_inside(inside, _count(backstop, pods))
     if not backstop.node_encryption:
         return
     # Later fragments have no port to look at: the mark, which only root can set, decides.
@@ -215,7 +232,7 @@ def _ingress(backstop: Backstop) -> Iterator[str]:
     """Rules of the underlay's ingress hook."""
     yield from _both("saddr @nodes_in_pods", "accept")
     yield from _both("daddr @nodes_in_pods", "accept")
-    yield _look_inside("ingress")
+    yield from look_inside("ingress", _count(backstop, "ingress_errors"))
     yield from _pairs("plain_nodes", "pods", "accept")
     yield from _pairs("pods", "plain_nodes", "accept")
     for side in ("saddr", "daddr"):
@@ -250,7 +267,7 @@ def _sources(backstop: Backstop) -> Iterator[str]:
 
 def _keep(backstop: Backstop) -> Iterator[str]:
     """A mapping onto itself: NAT is settled, and later rules are not asked."""
-    for family, digit in _DIGIT.items():
+    for family, digit in DIGIT.items():
         yield (
             f'oifname "{backstop.interface}" {family} saddr @pods{digit} '
             f"{family} daddr @pods{digit} snat {family} to {family} saddr"
@@ -264,13 +281,14 @@ def _rewritten(backstop: Backstop) -> Iterator[str]:
     ICMP error belongs to the connection that it quotes, and is judged by that.
     """
     action = _count(backstop, "rewritten")
-    yield f"icmp type {_ERRORS['ip']} accept"
-    yield f"icmpv6 type {_ERRORS['ip6']} accept"
+    yield f"icmp type {ERRORS} accept"
+    for errors in ERRORS6:
+        yield f"icmpv6 type {errors} accept"
     yield from _pairs("pods", "pods", "accept")
     yield f"meta mark and {_WAS_PODS:#x} != 0 {action}"
     if not backstop.tracks:
         return
-    for family, digit in _DIGIT.items():
+    for family, digit in DIGIT.items():
         yield (
             f"oifname != {_names('lo', backstop.interface)} {family} daddr != @local{digit} "
             f"ct direction original ct original {family} saddr @pods{digit} "
@@ -293,83 +311,7 @@ def _outward(backstop: Backstop) -> Iterator[str]:
     yield from _both("saddr @pods", "masquerade")
 
 
-# Packets within packets.  Offsets are bits from the header behind the outer IP header.
-
-_ERRORS: Final = {
-    "ip": "{ " + ", ".join(map(str, ICMP_ERRORS)) + " }",
-    "ip6": "{ 0-127, 137 }",
-}
-_ENDS: Final = {"ip": (96, 128), "ip6": (64, 192)}
-"""Where source and destination are in an IP header."""
-_ICMP_HEADER: Final = 64
-
-
-def _look_inside(name: str) -> str:
-    return f"meta l4proto {{ icmp, ipv6-icmp, 4, 41 }} jump {name}_inside"
-
-
-def _inside(backstop: Backstop, name: str, counter: str) -> Iterator[str]:
-    """The chains that `_look_inside` needs: ICMP errors and IP-in-IP.
-
-    What a quoted header says is compared where it must be.  An error that quotes what
-    cannot be judged here (nested, cut short) passes only where no pod is concerned, and so
-    does the rest of a fragmented one.
-    """
-    action = _count(backstop, counter)
-    yield from _regular(f"{name}_quoted4", _quoted4(backstop, action))
-    yield from _regular(f"{name}_quoted6", _quoted6(backstop, action))
-    rules = [
-        f"icmp type {_ERRORS['ip']} goto {name}_quoted4",
-        f"icmpv6 type {_ERRORS['ip6']} goto {name}_quoted6",
-        f"ip protocol icmp ip frag-off & 0x1fff != 0 ip daddr @pods4 {action}",
-        f"meta l4proto ipv6-icmp frag frag-off != 0 ip6 daddr @pods6 {action}",
-    ]
-    for family, protocol in (("ip", 4), ("ip6", 41)):
-        rules += [f"meta l4proto {protocol} {match} {action}"
-                  for match in _pods_at(backstop, family, 0)]  # fmt: skip
-    yield from _regular(f"{name}_inside", rules)
-
-
-def _quoted4(backstop: Backstop, action: str) -> Iterator[str]:
-    at = _ICMP_HEADER
-    for match in _pods_at(backstop, "ip", at):
-        yield f"{match} {action}"
-    protocol, header = f"@th,{at + 72},8", f"@th,{at + 4},4"
-    yield f"{protocol} != {{ 1, 4, 41 }} @th,{at + 128},32 != 0 return"
-    yield f"{protocol} 1 {header} 5 @th,{at + 160},8 != {_ERRORS['ip']} return"
-    for side in ("saddr", "daddr"):
-        yield f"ip {side} @pods4 {action}"
-
-
-def _quoted6(backstop: Backstop, action: str) -> Iterator[str]:
-    at = _ICMP_HEADER
-    for match in _pods_at(backstop, "ip6", at):
-        yield f"{match} {action}"
-    protocol = f"@th,{at + 48},8"
-    yield f"{protocol} != {{ 0, 4, 41, 43, 44, 51, 58, 60 }} @th,{at + 192},64 != 0 return"
-    yield f"{protocol} 58 @th,{at + 320},8 != {_ERRORS['ip6']} return"
-    for side in ("saddr", "daddr"):
-        yield f"ip6 {side} @pods6 {action}"
-
-
-def _pods_at(backstop: Backstop, family: str, start: int) -> Iterator[str]:
-    """One match for each pair of pod CIDRs in an IP header that begins at `start`."""
-    source, destination = _ENDS[family]
-    size = 4 if family == "ip" else 16
-    cidrs = _widest(prefix for prefix in backstop.pods if len(prefix.ip) == size)
-    for first in cidrs:
-        for second in cidrs:
-            yield " ".join(
-                f"@th,{start + at},{cidr.length} "
-                f"{int.from_bytes(cidr.ip) >> (size * 8 - cidr.length):#x}"
-                for at, cidr in ((source, first), (destination, second))
-                if cidr.length
-            )
-
-
-# nft syntax.
-
-_DIGIT: Final = {"ip": 4, "ip6": 6}
+# nft's words.
 
 
 def _count(backstop: Backstop, counter: str) -> str:
@@ -379,12 +321,12 @@ def _count(backstop: Backstop, counter: str) -> str:
 
 def _both(match: str, action: str, before: str = "") -> Iterator[str]:
     """A rule for each family; `match` is ``saddr @set``."""
-    for family, digit in _DIGIT.items():
+    for family, digit in DIGIT.items():
         yield f"{before}{family} {match}{digit} {action}"
 
 
 def _pairs(source: str, destination: str, action: str, before: str = "") -> Iterator[str]:
-    for family, digit in _DIGIT.items():
+    for family, digit in DIGIT.items():
         pair = f"{family} saddr @{source}{digit} {family} daddr @{destination}{digit}"
         yield f"{before}{pair} {action}"
 
@@ -404,10 +346,6 @@ def _nat_chain(name: str, priority: int | str, rules: Iterable[str]) -> list[str
     return _chain(name, "postrouting", rules, priority, "nat")
 
 
-def _regular(name: str, rules: Iterable[str]) -> list[str]:
-    return [f"chain {name} {{", *(f"  {rule}" for rule in rules), "}"]
-
-
 def _counters(names: Iterable[str], counts: Mapping[str, Count]) -> Iterator[str]:
     for name in names:
         seen = counts.get(name, Count(0, 0))
@@ -417,18 +355,9 @@ def _counters(names: Iterable[str], counts: Mapping[str, Count]) -> Iterator[str
 def _sets(backstop: Backstop) -> Iterator[str]:
     for name, prefixes in backstop.sets.items():
         for size, digit in ((4, 4), (16, 6)):
-            elements = _widest(prefix for prefix in prefixes if len(prefix.ip) == size)
+            elements = widest(prefix for prefix in prefixes if len(prefix.ip) == size)
             filled = f"elements = {{ {', '.join(map(str, elements))} }};" if elements else ""
             yield f"set {name}{digit} {{ type ipv{digit}_addr; flags interval; {filled} }}"
-
-
-def _widest(prefixes: Iterable[Prefix]) -> list[Prefix]:
-    """Without those inside others: nft refuses intervals that overlap."""
-    found: list[Prefix] = []
-    for prefix in sorted(set(prefixes), key=lambda prefix: (prefix.length, prefix.ip)):
-        if not prefix.overlaps(found):
-            found.append(prefix)
-    return found
 
 
 def _table(family: str, name: str, lines: Iterable[str]) -> str:

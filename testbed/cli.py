@@ -23,7 +23,7 @@ from rich.table import Table
 
 from testbed import capture as recording
 from testbed import catalogue, control, graph, privileges, sentinel
-from testbed.classify import PLAINTEXT, Classifier, Kind, message_fields
+from testbed.classify import LEAKS, PLAINTEXT, Classifier, Kind, message_fields
 from testbed.cluster import AGENT, DATA_PLANE, Cluster, ClusterError, registered
 from testbed.dataplane import DataPlaneError, snapshot
 from testbed.namespaces import NamespaceError
@@ -200,7 +200,7 @@ def _show(described: dict[str, Any]) -> None:
     seen = described["sentinel"].get("kinds", {})
     for kind in Kind:
         if seen.get(kind.name) and kind is not Kind.CANARY:
-            colour = "red" if kind is Kind.POD_TO_POD else "default"
+            colour = "red" if kind in LEAKS else "default"
             console.print(f"  [{colour}]{seen[kind.name]:>8}[/{colour}]  {kind.value}")
     if "missed" in described["sentinel"]:
         console.print(f"  {described['sentinel']['missed']:>8}  frames missed by the sentinel")

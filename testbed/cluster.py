@@ -31,7 +31,7 @@ from testbed.discovery import View
 from testbed.namespaces import Namespace, wait_until
 from testbed.network import UNDERLAY
 from testbed.privileges import complete_path, state_folder
-from testbed.sniffer import Record, Sniffer, SnifferBlind
+from testbed.sniffer import SLOTS, Record, Sniffer, SnifferBlind
 from testbed.topology import LISTEN_PORT, Topology, read_topology
 from wgpy import typed
 from wgpy.programs import python_module
@@ -289,7 +289,7 @@ class Cluster:
     # Observation.
 
     def sniffer(
-        self, *, slots: int = 65536, on_record: Callable[[Record], None] | None = None
+        self, *, slots: int = SLOTS, on_record: Callable[[Record], None] | None = None
     ) -> Sniffer:
         """A new eavesdropper on all underlays."""
         classifier = Classifier(self.topology.pod_cidrs, (LISTEN_PORT,))

@@ -23,12 +23,12 @@ def first_light(story: Story, *, seconds: int = 2) -> None:
     topology = catalogue.topology_of("firstlight")
     story.step("Two network namespaces, a wire between them, wireguard-py in both")
     begin = time.monotonic()
-    with Cluster.up(topology) as cluster, cluster.sniffer(slots=1 << 17) as sniffer:
+    with Cluster.up(topology) as cluster, cluster.sniffer(slots=1 << 15) as sniffer:
         taken = time.monotonic() - begin
         for node in topology.nodes:
             story.say(f"{node.name}: {node.addresses[0]} outside, {node.tunnel[0]} inside")
         story.say(f"ready after {taken:.2f} s; an eavesdropper listens on the bridge between them")
-        sniffer.start(interval=0.5)
+        sniffer.start(interval=0.1)
         _handshake(story, cluster, sniffer)
         _ciphertext(story, cluster, sniffer)
         _speed(story, cluster, seconds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from testbed import catalogue, control
-from testbed.classify import Kind
+from testbed.classify import LEAKS
 from testbed.cluster import AGENT, DATA_PLANE, Cluster
 from testbed.demo_view import Story, describe_message
 from testbed.load import finish_ping, ping, rate, start_ping, throughput
@@ -40,15 +40,15 @@ class Scene:
     def plaintext(self) -> int:
         """Pod packets in plaintext so far."""
         self.cluster.settle(self.sniffer)
-        return self.sniffer.count(Kind.POD_TO_POD)
+        return self.sniffer.count(*LEAKS)
 
 
 def strict_story(story: Story, *, seconds: int = 2) -> None:
     """Run the scenario and store its results in `story`."""
     topology = catalogue.topology_of("leak")
     story.step("Default mode: a pod talks to a pod that its node has not discovered")
-    with Cluster.up(topology) as cluster, cluster.sniffer(slots=1 << 17) as sniffer:
-        sniffer.start(interval=0.5)
+    with Cluster.up(topology) as cluster, cluster.sniffer(slots=1 << 15) as sniffer:
+        sniffer.start(interval=0.1)
         scene = Scene(story, cluster, sniffer)
         with Server(scene.server, scene.target) as server:
             _leak(scene, server)
@@ -167,9 +167,9 @@ def _throughput(scene: Scene, seconds: int) -> None:
     without, with_table = [], []
     with (
         Cluster.up(parse_topology(WITHOUT_TABLE)) as other,
-        other.sniffer(slots=1 << 17) as beside,
+        other.sniffer(slots=1 << 15) as beside,
     ):
-        beside.start(interval=0.5)
+        beside.start(interval=0.1)
         before = scene.plaintext()
         for _ in range(turns):
             without.append(_pod_to_pod(other, seconds))

@@ -1,7 +1,10 @@
 """The monitor of a running cluster: records every pod packet seen in plaintext.
 
+It looks into frames, not at addresses alone, and calls everything a leak that is not of a
+class which belongs on an underlay (`classify`).
+
 `python -P -m testbed.sentinel NAME` runs as long as its cluster does.  It keeps the counts in
-`sentinel.json` and appends every plaintext packet between pods to `sentinel.jsonl`, so that
+`sentinel.json` and appends every leaked packet to `sentinel.jsonl`, so that
 `wgpy testbed inspect` can report what has been on the wire since the cluster started.
 Tests use `Sniffer` directly; this process is for clusters that outlive the command that
 started them.
@@ -24,7 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from testbed.classify import Kind
+from testbed.classify import LEAKS, Kind
 from testbed.cluster import Cluster
 from testbed.discovery import write
 from testbed.namespaces import start_time
@@ -76,7 +79,7 @@ def watch(cluster: Cluster) -> None:
 
         def on_record(record: Record) -> None:
             nonlocal written
-            if record.packet.kind is Kind.POD_TO_POD and written < LOG_LIMIT:
+            if record.packet.kind in LEAKS and written < LOG_LIMIT:
                 written += 1
                 log.write(json.dumps(describe(record)) + "\n")
                 log.flush()

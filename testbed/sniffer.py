@@ -8,9 +8,10 @@ The kernel writes frames into a memory-mapped ring (TPACKET_V2), so nothing is l
 this program is busy elsewhere; should the ring overflow, `PACKET_STATISTICS` says how many
 frames were missed and `check` raises: the counts of a sniffer that missed frames are void.
 
-Two independent signs of a leak: the plaintext addresses (`classify`), and the bytes of a
-marker that a test put into its payloads, anywhere in a frame, which also finds plaintext behind
-source NAT or inside another encapsulation.
+Two independent signs of a leak: the addresses in the clear, outside and inside of whatever
+carries them (`classify`), and the bytes of a marker that a test put into its payloads,
+wherever in a frame they turn up, which also finds plaintext behind source NAT or inside of
+an encapsulation that nobody knows.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ TPACKET_V2: Final = 1
 ETH_P_ALL: Final = 3
 STATUS_USER: Final = 1
 
-FRAME: Final = 512
-"""Bytes of a ring slot; some 440 of them hold the frame's beginning."""
+FRAME: Final = 2048
+"""Bytes of a ring slot; some 1960 of them hold the frame: a whole one, unless it is a jumbo
+or was left to the device to cut up."""
+SLOTS: Final = 16384
 BLOCK: Final = 1 << 17
 KEPT: Final = 20_000
 """Records of plaintext kept, the oldest forgotten first; counts go on beyond."""
@@ -82,7 +85,7 @@ class Sniffer:
         ports: Mapping[int, str],
         classifier: Classifier,
         *,
-        slots: int = 65536,
+        slots: int = SLOTS,
         on_record: Callable[[Record], None] | None = None,
     ) -> None:
         self.counts: Counter[Kind] = Counter()

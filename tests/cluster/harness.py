@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from testbed import control
-from testbed.classify import Kind
+from testbed.classify import LEAKS
 from testbed.cluster import Cluster
 from testbed.namespaces import Namespace, wait_until
 from testbed.sniffer import Sniffer
@@ -239,7 +239,7 @@ class Range:
 
     def leaked(self) -> int:
         self.cluster.settle(self.sniffer)
-        return self.sniffer.count(Kind.POD_TO_POD)
+        return self.sniffer.count(*LEAKS)
 
 
 class RawSender:

@@ -81,6 +81,7 @@ def test_row_1_sanity(firing_range):
     assert control.drops(r.cluster, "alpha").get("MALFORMED", 0) == dropped
 
 
+@pytest.mark.leaks
 @pytest.mark.parametrize("name", MALFORMED)
 def test_row_1_from_a_pod_nothing_malformed_gets_out(firing_range, name):
     """Through the whole host; that the sniffer would see it is shown by sending it outside."""

@@ -1,5 +1,7 @@
 """From a captured frame to the UDP datagram in it, through all layers between.
 
+`headers` takes the same way for every IP header on it, those that ICMP errors quote included.
+
 Frames that are not read are counted with their reason, so that they do not go unnoticed.
 Memory is bounded whatever the file says.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from wgpy.capture.fragments import Fragments, Part
 from wgpy.capture.frames import Frame
@@ -40,6 +42,26 @@ CUT: Final = "cut by the capture before the UDP payload"
 BROKEN: Final = "broken headers"
 
 
+_QUOTED: Final = {
+    1: (IPV4, frozenset((3, 4, 5, 11, 12))),
+    58: (IPV6, frozenset((*range(128), 137))),
+}
+"""ICMP protocol: what its errors (RFC 792; RFC 4443 §2.1, and redirects) quote, their types."""
+_ICMP_HEADER, _REDIRECT6, _REDIRECT6_HEADER = 8, 137, 40
+
+
+class Header(NamedTuple):
+    """An IP header: packed addresses, the protocol behind all extension headers, and how it
+    was met: `quoted` by an ICMP error, at `depth` 0 for the outermost.
+    """
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    depth: int
+    quoted: bool
+
+
 _Walk = tuple[int, int, bytes]
 """The next layer, its place, and the bytes that hold it."""
 _END: Final[_Walk] = (NOTHING, 0, b"")
@@ -52,6 +74,9 @@ class Dissector:
         self._unread: Counter[str] = Counter()
         self._fragments = Fragments()
         self._endpoints: dict[tuple[bytes, int], Endpoint] = {}
+        self._headers: list[Header] | None = None
+        self._quoted = False
+        self._reason = ""
 
     @property
     def unread(self) -> dict[str, int]:
@@ -60,6 +85,18 @@ class Dissector:
         if waiting := self._fragments.waiting:
             counts["IP fragments whose other parts are missing"] = waiting
         return counts
+
+    def headers(self, frame: Frame) -> tuple[list[Header], str]:
+        """Every IP header in this frame, or in the packet that it completes, outermost first;
+        and why the walk ended before the end (empty when it did not).
+        """
+        found: list[Header] = []
+        self._headers, self._quoted, self._reason = found, False, ""
+        try:
+            self.datagram(frame)
+        finally:
+            self._headers = None
+        return found, self._reason
 
     def datagram(self, frame: Frame) -> Udp | None:
         """The UDP datagram in this frame, or completed by it; None when there is none."""
@@ -81,9 +118,11 @@ class Dissector:
                     return None
             raise Unread(f"more than {MAX_LAYERS} layers")
         except Unread as reason:
-            self._unread[str(reason)] += 1
+            self._reason = str(reason)
+            self._unread[self._reason] += 1
         except (struct.error, IndexError):
-            self._unread[CUT if len(frame.data) < frame.original_size else BROKEN] += 1
+            self._reason = CUT if len(frame.data) < frame.original_size else BROKEN
+            self._unread[self._reason] += 1
         return None
 
     def _ipv4(self, data: bytes, place: int) -> Udp | _Walk:
@@ -93,6 +132,7 @@ class Dissector:
         header = (first & 15) * 4
         if first >> 4 != 4 or header < 20 or 0 < total < header:
             raise IndexError
+        self._note(source, destination, protocol)
         # A capture on the sending host may see length 0 where the card was to segment.
         end = place + total if total else len(data)
         place += header
@@ -113,6 +153,7 @@ class Dissector:
         source, destination = data[place + 8 : place + 24], data[place + 24 : place + 40]
         place += 40
         end = place + size if size else len(data)
+        self._note(source, destination, following)
         while following in _EXTENSIONS or following == _FRAGMENT:
             if following == _FRAGMENT:
                 following, fragment, identity = struct.unpack_from("!BxHI", data, place)
@@ -126,6 +167,7 @@ class Dissector:
             else:
                 following, words = data[place], data[place + 1]
                 place += 8 + words * 8
+            self._note(source, destination, following, again=True)
         return self._transport(data, place, end, following, source, destination)
 
     def _transport(
@@ -136,6 +178,8 @@ class Dissector:
             protocol, words = data[place], data[place + 1]
             place += 4 * (words + 2)
         if protocol != _UDP:
+            if self._headers is not None and protocol in _QUOTED:
+                return self._quote(data, place, protocol)
             if protocol in _CARRIERS:
                 raise Unread(_CARRIERS[protocol])
             inside = place + 2 if protocol == _ETHER_IP else place
@@ -160,6 +204,32 @@ class Dissector:
             stop - place - len(payload),
         )
 
+    def _note(self, source: bytes, destination: bytes, protocol: int, again: bool = False) -> None:
+        """An IP header on the way; `again`: the same, one extension header further."""
+        if self._headers is None:
+            return
+        if again:
+            self._headers[-1] = self._headers[-1]._replace(protocol=protocol)
+            return
+        depth = len(self._headers)
+        self._headers.append(Header(source, destination, protocol, depth, self._quoted))
+
+    def _quote(self, data: bytes, place: int, protocol: int) -> _Walk:
+        """What an ICMP error is about; nothing for other messages."""
+        layer, errors = _QUOTED[protocol]
+        if data[place] not in errors:
+            return _END
+        self._quoted = True
+        if (protocol, data[place]) != (58, _REDIRECT6):
+            return layer, place + _ICMP_HEADER, data
+        # RFC 4861 §8.3: options behind 40 bytes, one of which holds the packet.
+        at = place + _REDIRECT6_HEADER
+        while at + 8 <= len(data) and data[at + 1]:
+            if data[at] == 4:
+                return layer, at + 8, data
+            at += 8 * data[at + 1]
+        return _END
+
     def _endpoint(self, ip: bytes, port: int) -> Endpoint:
         """The same object for the same place: made once, compared fast."""
         known = self._endpoints.get((ip, port))
@@ -168,4 +238,3 @@ class Dissector:
                 self._endpoints.clear()
             known = self._endpoints[ip, port] = Endpoint(ip, port)
         return known
-
