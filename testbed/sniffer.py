@@ -22,7 +22,7 @@ import socket
 import struct
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -56,6 +56,9 @@ LATEST_CANARIES: Final = 1024
 CANARY_SIZE: Final = 16
 
 _HEADER = struct.Struct("=IIIHHIIHH4xHHiHBB")
+
+_KEEPALIVES: Final = defaultdict(int, {b"\x08\x00": 74, b"\x86\xdd": 94})
+"""Size of the frame of an empty data message (32 bytes, §5.4.6), by EtherType."""
 
 
 class SnifferBlind(Exception):
@@ -95,6 +98,7 @@ class Sniffer:
         self.missed = 0
         self._sealed = 0
         self.sealed_at: Counter[str] = Counter()
+        """Data messages with a packet inside, by port; handshakes and keepalives do not count."""
         self.latest: deque[Record] = deque(maxlen=LATEST_SEALED)
         self.records: deque[Record] = deque(maxlen=KEPT)
         self.canaries: deque[bytes] = deque(maxlen=LATEST_CANARIES)
@@ -177,7 +181,8 @@ class Sniffer:
                 self.marked_at[marker, port] += times
         if packet.kind is Kind.WIREGUARD:
             self._sealed += 1
-            self.sealed_at[port] += 1
+            if packet.detail == "data" and length > _KEEPALIVES[frame[12:14]]:
+                self.sealed_at[port] += 1
             self.latest.append(Record(at, port, packet, length, frame))
             if self._sealed > KEPT_SEALED and self._on_record is None:
                 return

@@ -63,7 +63,9 @@ def explained(file):
     assert "Echo (ping) request" in shown and "Echo (ping) reply" in shown
     done = subprocess.run([WGPY, "decrypt", file, "--json"], capture_output=True, text=True,
                           check=True)  # fmt: skip
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert rows.pop()["type"] == "summary"
+    return rows
 
 
 def test_a_cluster_can_be_named_with_c_wherever_one_is_named():
