@@ -184,8 +184,10 @@ def is_secret(shot: Shot, where: Range, services: Collection[str]) -> bool:
     if shot.sender == "world":
         return False
     from_pod = "/" in shot.sender or where.is_pod(source)
+    # What conntrack takes for invalid is not translated, and goes to the world.
+    translated = shot.transport in ("udp", "tcp") and shot.shape in ("plain", "big", *_TTL)
     to_pod = where.is_pod(target) or (
-        shot.target == "service" and where.at_home(shot.sender)[0] in services
+        translated and shot.target == "service" and where.at_home(shot.sender)[0] in services
     )
     to_all = shot.target in ("multicast", "broadcast")
     carried = WRAPPING + QUOTING if "/" in shot.sender else MADE_BY_NODES
