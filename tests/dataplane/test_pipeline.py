@@ -469,12 +469,31 @@ def test_a_turn_ends_however_much_waits() -> None:
     assert twins.udp.waiting.taken <= ingress.MAX_LONG
 
 
+def test_a_packet_does_not_wait_for_the_loop_behind_lone_garbage() -> None:
+    """A turn takes much of what means nothing, and ends with the first message of a peer."""
+    twins = Twins()
+    (data,) = from_remote(twins, [WHOLE.segments(1000)[0].build()])
+    unknown, forged = bytes([4]) + bytes(40), data[:-1] + bytes([data[-1] ^ 1])
+    for garbage, name in ((unknown, "UNKNOWN_INDEX"), (forged, "TAG_INVALID")):
+        junk = [Arrival(garbage, len(garbage), AWAY)] * (ingress.MAX_REFUSED + 5)
+        (good,) = from_remote(twins, [WHOLE.segments(1000)[0].build()])
+        twins.udp.waiting = [*junk, *[Arrival(good, len(good), AWAY)] * 2]
+        before, written = twins.fast.drops.copy(), len(twins.tun.written)
+        twins.into.turn(0, twins.now)
+        assert (len(twins.udp.waiting), len(twins.tun.written)) == (7, written)
+        twins.into.turn(0, twins.now)
+        assert (len(twins.udp.waiting), len(twins.tun.written)) == (1, written + 1)
+        gone = {reason.name: count - before[reason] for reason, count in twins.fast.drops.items()}
+        assert gone[name] == len(junk)
+
+
 def test_the_core_is_offered_to_the_receiver_when_its_packets_are_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else a small socket overflows while its reader waits for us to sleep."""
     twins = Twins()
     twins.udp.overflowed = lambda: 0  # type: ignore[attr-defined]
+    twins.udp.handshakes_overflowed = lambda: 0  # type: ignore[attr-defined]
     interface = SimpleNamespace(engine=twins.fast, listeners=[], now=lambda: twins.now)
     path = BatchPath(interface, twins.tun, twins.udp)  # type: ignore[arg-type]
     written_before: list[int] = []

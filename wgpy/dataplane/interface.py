@@ -2,7 +2,8 @@
 
 This is all that stands between the sans-IO engine and the world, and it says nothing
 about WireGuard.  It
-* carries packets (`Path`; `PlainPath` is the readable one, one packet at a time),
+* carries packets (`Path`; `PlainPath` is the readable one, one packet at a time), and
+  established traffic first (`spare`),
 * applies configuration: what belongs to the sockets first, because that can fail,
 * follows the link: sockets are open while the link is up, as with the kernel's device,
 * gives the engine the time, its deadlines and now and then the wall clock,
@@ -24,6 +25,7 @@ from typing import Final, Protocol, TypeVar
 
 from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import Clock, TunPort, UdpPort
+from wgpy.dataplane.spare import SpareReader
 from wgpy.protocol.constants import NS
 from wgpy.protocol.device import HandshakeKeys
 from wgpy.protocol.drops import DropReason
@@ -105,6 +107,7 @@ class Interface:
         engine.set_up(False, now=self._anchored)
         loop.watch(tun.fileno(), self.path.tun_ready)
         loop.add_timed(self)
+        self._handshakes = SpareReader(loop, clock, lambda fd: self.path.udp_ready(fd))
 
     def now(self) -> int:
         """Monotonic ns for the engine, whose idea of the wall clock it keeps fresh."""
@@ -224,10 +227,14 @@ class Interface:
             self._watch_udp()
 
     def _watch_udp(self) -> None:
+        handshakes = self.udp.handshake_filenos()
+        self._handshakes.watch(handshakes)
         for fd in self.udp.filenos():
-            self.loop.watch(fd, functools.partial(self.path.udp_ready, fd))
+            if fd not in handshakes:
+                self.loop.watch(fd, functools.partial(self.path.udp_ready, fd))
 
     def _unwatch_udp(self) -> None:
+        self._handshakes.unwatch()
         for fd in self.udp.filenos():
             self.loop.unwatch(fd)
 

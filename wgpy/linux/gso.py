@@ -16,7 +16,7 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from wgpy.linux.refusals import Refusals
@@ -76,11 +76,12 @@ class GsoUdp(LinuxUdp):
         super().rebind(port)
         if self._sockets is before:
             return
-        self._by_fd = {s.fileno(): s for s in self._sockets}
+        self._by_fd = {s.fileno(): s for s in self._sockets_in_turn}
         # What was learnt about the old sockets does not hold for the new ones.
         self._apart.clear()
         self._drops.clear()
-        for s in () if self._gro.given_up else self._sockets:
+        # All, for the kernel builds trains before it knows to which of our sockets they go.
+        for s in () if self._gro.given_up else self._sockets_in_turn:
             with contextlib.suppress(OSError):  # Then every train has one datagram.
                 s.setsockopt(SOL_UDP, UDP_GRO, 1)
 
@@ -159,9 +160,17 @@ class GsoUdp(LinuxUdp):
         return 0
 
     def overflowed(self) -> int:
-        """Datagrams that the sockets had no room for since the last call."""
+        """Datagrams that the sockets for data had no room for since the last call."""
+        return self._lost(self._sockets.data)
+
+    def handshakes_overflowed(self) -> int:
+        """As `overflowed`, of the sockets that get no transport messages."""
+        return self._lost(self._sockets.handshakes)
+
+    def _lost(self, sockets: Sequence[socket.socket]) -> int:
         lost = 0
-        for fd, s in self._by_fd.items():
+        for s in sockets:
+            fd = s.fileno()
             try:
                 numbers = _NUMBERS.unpack(s.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
             except (OSError, struct.error):

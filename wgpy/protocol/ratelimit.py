@@ -1,8 +1,12 @@
-"""Who may make us compute a handshake while under load: token buckets per source (§5.3).
+"""Who may make us compute while under load: token buckets per source (§5.3).
 
-Asked only after mac2 proved that the source address is real.  Numbers as the kernel:
-20 a second, bursts of 5, an IPv6 source counts as its /64.  A bucket that filled up again
-is forgotten, so the table holds at most the sources of the last quarter second.
+`RateLimiter` is asked only after mac2 proved that the source address is real.  Numbers as
+the kernel: 20 a second, bursts of 5, an IPv6 source counts as its /64.  A bucket that
+filled up again is forgotten, so the table holds at most the sources of the last second.
+
+`ReplyLimiter` bounds cookie replies, whose sources nobody has proved: a flood with forged
+addresses meets the bound for all sources together, which is asked first so that the table
+of sources stays small.
 """
 
 from __future__ import annotations
@@ -46,6 +50,29 @@ class RateLimiter:
             if saved + now - since < self._capacity
         }
         self._swept_at = now
+
+
+class ReplyLimiter:
+    """At most `each` replies a second to one source and `in_all` together; bursts of as many."""
+
+    __slots__ = ("_each", "_full_at", "_price")
+
+    def __init__(self, each: int, in_all: int) -> None:
+        self._each = RateLimiter(each, each)
+        self._price = NS // in_all
+        self._full_at = 0
+        """When the common bucket is full again; each reply puts it off by its price."""
+
+    def allow(self, ip: bytes, now: int) -> bool:
+        """Whether packed address `ip` may be answered at `now` (ns)."""
+        full_at = max(self._full_at, now) + self._price
+        if full_at - now > NS or not self._each.allow(ip, now):
+            return False
+        self._full_at = full_at
+        return True
+
+    def __len__(self) -> int:
+        return len(self._each)
 
 
 class LoadMeter:
