@@ -246,6 +246,7 @@ def test_what_the_socket_lost_is_counted_once(udp):
         before = udp.overflows
         for _ in range(40):
             udp.send_train(memoryview(3 * first), 1000, here(udp))
+        assert (udp.handshake_backlog() > 0.5) == (first is other)
         count = lost()
         assert count > 0
         assert (lost(), untouched(), udp.overflows) == (0, 0, before + count)

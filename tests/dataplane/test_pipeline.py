@@ -208,6 +208,46 @@ def test_a_packet_from_the_host_is_judged_once() -> None:
         assert policy.asked == [("egress", bytes([10, 0, 0, last]))] * asked
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_refused_is_judged_once_and_counted_each_time(known: bool) -> None:
+    """Single packets and super-packets; refused by the policy, or for want of a peer."""
+    policy = Counting()
+    twins = Twins(policy=policy)
+    twins.plain.policy = Chequered()
+    packet = to(4) if known else replace(WHOLE, destination=bytes([192, 0, 2, 2]))
+    reason = DropReason.UNENCRYPTED_TRAFFIC if known else DropReason.NO_PEER
+    policy.asked.clear()
+    plain = ((0,) * 6, packet.segments(1000)[0].build())
+    for _ in range(3):
+        twins.read_from_tun([plain, packet.offloaded(1, 1368)] * 2)
+    assert len(policy.asked) == 1
+    assert twins.fast.drops[reason] == twins.plain.drops[reason] == 6 * (1 + 8)
+    policy.generation = 1
+    policy.egress = lambda *_: PLAINTEXT
+    twins.plain.policy = policy
+    twins.read_from_tun([plain])
+    assert len(twins.fast.pull_plaintext()) == 1 == len(twins.plain.pull_plaintext())
+
+
+def test_a_scan_of_refused_addresses_does_not_make_us_forget_the_others() -> None:
+    policy = Counting()
+    twins = Twins(policy=policy)
+    twins.plain.policy = Chequered()
+    twins.read_from_tun([to(2).offloaded(1, 1368)])
+    single = to(4).segments(1000)[0]
+    scan = [replace(single, source=n.to_bytes(4)) for n in range(flows.MAX_FLOWS + 100)]
+    twins.tun.waiting += [bytes(10) + packet.build() for packet in scan]
+    while twins.tun.waiting:
+        twins.out.turn(twins.now)
+    assert len(twins.out.flows.refused) <= flows.MAX_FLOWS
+    assert twins.fast.drops[DropReason.UNENCRYPTED_TRAFFIC] == len(scan)
+    policy.asked.clear()
+    twins.out.turn(twins.now)
+    twins.tun.waiting += [bytes(10) + to(2).segments(1000)[0].build()]
+    twins.out.turn(twins.now)
+    assert policy.asked == []
+
+
 def test_a_known_flow_that_waits_for_a_handshake_is_not_judged_again() -> None:
     policy = Counting()
     twins = Twins(policy=policy)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from wgpy.dataplane.interface import Interface
 from wgpy.dataplane.spare import PART, SAVED_AT_MOST, SpareReader
-from wgpy.memory.ports import ManualClock
+from wgpy.memory.ports import ManualClock, MemoryTun, Network
 from wgpy.protocol.constants import MS
 
 
@@ -31,7 +34,10 @@ class Desk:
 
     def __init__(self, cost: int) -> None:
         self.clock, self.loop, self.cost, self.reads = ManualClock(), Watching(), cost, []
-        self.reader = SpareReader(self.loop, self.clock, self.read)
+        self.pauses = []
+        self.reader = SpareReader(
+            self.loop, self.clock, self.read, lambda: self.pauses.append(self.clock.monotonic())
+        )
         self.reader.watch((7, 8))
 
     def read(self, fd: int) -> None:
@@ -52,9 +58,9 @@ class Desk:
         return (len(self.reads) - before) * self.cost
 
 
-@pytest.mark.parametrize("cost", [MS // 50, MS // 2, 5 * MS])
+@pytest.mark.parametrize("cost", [MS // 50, MS // 2, 25 * MS])
 def test_a_flood_gets_its_part_of_the_time(cost):
-    duration = 2000 * MS
+    duration = 4000 * MS
     took = Desk(cost).flood(duration)
     assert duration / PART * 0.8 < took <= duration / PART + SAVED_AT_MOST + cost
 
@@ -76,5 +82,21 @@ def test_while_it_looks_away_new_descriptors_wait_too_and_old_ones_are_forgotten
     assert desk.loop.callbacks == {}
     desk.reader.handle_deadline()
     assert list(desk.loop.callbacks) == [9]
+    assert len(desk.pauses) == 1
     desk.reader.unwatch()
     assert desk.loop.callbacks == {}
+
+
+def test_what_waits_says_whether_we_are_under_load(monkeypatch):
+    """The kernel's rule: an eighth of the queue."""
+    clock, loop = ManualClock(), Watching()
+    pressed = []
+    udp = Network().host("192.0.2.1").udp()
+    engine = SimpleNamespace(
+        press=lambda now: pressed.append(now), set_up=lambda *_, **__: None
+    )
+    interface = Interface(engine, MemoryTun("wg0"), udp, clock, loop)
+    for backlog, expected in ((0.1, 0), (1 / 8, 1), (1.0, 2)):
+        monkeypatch.setattr(udp, "handshake_backlog", lambda b=backlog: b)
+        interface._handshakes_wait()
+        assert len(pressed) == expected

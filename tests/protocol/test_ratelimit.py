@@ -73,6 +73,14 @@ def test_one_source_does_not_use_up_the_replies_of_all() -> None:
     assert sum(replies.allow(OTHER, 0) for _ in range(100)) == 10
 
 
+def test_who_sees_the_queue_may_say_that_we_are_under_load() -> None:
+    meter = LoadMeter(128, 1000, NS)
+    assert not meter.note(NS)
+    meter.press(NS)
+    assert meter.note(2 * NS)
+    assert not meter.note(2 * NS + 1)
+
+
 def test_load_begins_at_the_backlog_and_holds() -> None:
     meter = LoadMeter(128, 1000, NS)
     notes = [meter.note(0) for _ in range(200)]

@@ -36,6 +36,9 @@ from wgpy.protocol.settings import DeviceChange, DeviceSnapshot
 BATCH: Final = 64
 """Packets taken in one callback, from either side: the bound of unfairness."""
 
+UNDER_LOAD: Final = 1 / 8
+"""Filled part of the queue of handshakes from which on we are under load, as in the kernel."""
+
 WALL_CLOCK_INTERVAL: Final = 1 * NS
 
 _T = TypeVar("_T")
@@ -107,7 +110,9 @@ class Interface:
         engine.set_up(False, now=self._anchored)
         loop.watch(tun.fileno(), self.path.tun_ready)
         loop.add_timed(self)
-        self._handshakes = SpareReader(loop, clock, lambda fd: self.path.udp_ready(fd))
+        self._handshakes = SpareReader(
+            loop, clock, lambda fd: self.path.udp_ready(fd), self._handshakes_wait
+        )
 
     def now(self) -> int:
         """Monotonic ns for the engine, whose idea of the wall clock it keeps fresh."""
@@ -225,6 +230,11 @@ class Interface:
             self.engine.set_up(True, now=self.now())
         finally:
             self._watch_udp()
+
+    def _handshakes_wait(self) -> None:
+        """Their share of the time is used up; what is left tells whether this is a flood."""
+        if self.udp.handshake_backlog() >= UNDER_LOAD:
+            self.engine.press(now=self.now())
 
     def _watch_udp(self) -> None:
         handshakes = self.udp.handshake_filenos()

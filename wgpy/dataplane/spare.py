@@ -16,8 +16,8 @@ from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import Clock
 from wgpy.protocol.constants import MS
 
-SAVED_AT_MOST: Final = 1 * MS
-"""Time of the loop's thread that a burst may take."""
+SAVED_AT_MOST: Final = 10 * MS
+"""Time that a burst may take before it has to wait; the loop's other work goes on beside."""
 PART: Final = 4
 """In the long run one `PART`-th of the time."""
 
@@ -25,11 +25,18 @@ PART: Final = 4
 class SpareReader:
     """Watches descriptors in a loop, but only while they took no more than their share."""
 
-    def __init__(self, loop: Loop, clock: Clock, read: Callable[[int], None]) -> None:
-        """`read` takes a bounded batch from a descriptor."""
+    def __init__(
+        self,
+        loop: Loop,
+        clock: Clock,
+        read: Callable[[int], None],
+        used_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`read` takes a bounded batch from a descriptor; `used_up` is called at each pause."""
         self._loop = loop
         self._clock = clock
         self._read = read
+        self._used_up = used_up
         self._fds: tuple[int, ...] = ()
         self._saved = SAVED_AT_MOST
         self._left_at = 0
@@ -74,3 +81,4 @@ class SpareReader:
         self._resume_at = self._left_at + (SAVED_AT_MOST - self._saved) * (PART - 1)
         for watched in self._fds:
             self._loop.unwatch(watched)
+        self._used_up()

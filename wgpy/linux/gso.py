@@ -25,6 +25,7 @@ from wgpy.linux.udp import (
     Address,
     LinuxUdp,
     Way,
+    memory_info,
     read_endpoint,
 )
 from wgpy.protocol.datagram import Datagram
@@ -34,8 +35,6 @@ from wgpy.protocol.endpoint import Endpoint
 SOL_UDP: Final = 17
 UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
-SO_MEMINFO: Final = 55
-_MEMINFO_DROPS: Final = 8
 
 DETOUR: Final = 256
 """Trains sent apart after a refusal before the next attempt."""
@@ -44,7 +43,6 @@ _REMEMBERED: Final = 1024
 _GRO_REFUSED: Final = frozenset({errno.EINVAL, errno.EIO, errno.EOPNOTSUPP})
 _SIZE: Final = struct.Struct("=H")
 _GRO_SIZE: Final = struct.Struct("=i")
-_NUMBERS: Final = struct.Struct("=9I")
 
 
 class Train(NamedTuple):
@@ -137,7 +135,7 @@ class GsoUdp(LinuxUdp):
     def _receive_refused(self, error: OSError) -> None:
         """A datagram that waits cannot be had: without GRO it may."""
         if not self._gro.given_up and self._gro.note(error):
-            for s in self._sockets:
+            for s in self._sockets_in_turn:
                 with contextlib.suppress(OSError):
                     s.setsockopt(SOL_UDP, UDP_GRO, 0)
 
@@ -171,11 +169,7 @@ class GsoUdp(LinuxUdp):
         lost = 0
         for s in sockets:
             fd = s.fileno()
-            try:
-                numbers = _NUMBERS.unpack(s.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
-            except (OSError, struct.error):
-                continue
-            drops = numbers[_MEMINFO_DROPS]
+            drops = memory_info(s).drops
             lost += drops - self._drops.get(fd, 0) & 0xFFFFFFFF
             self._drops[fd] = drops
         self.overflows += lost

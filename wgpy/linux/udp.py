@@ -39,13 +39,14 @@ IP_PMTUDISC_DONT: Final = 0
 SO_RCVBUFFORCE: Final = 33
 SO_SNDBUFFORCE: Final = 32
 SO_ATTACH_REUSEPORT_CBPF: Final = 51
+SO_MEMINFO: Final = 55
 
 BUFFER_SIZE: Final = 7 << 20
 """Bytes asked for in each direction: rides out a scheduling pause at gigabits per second."""
 
-HANDSHAKE_BUFFER_SIZE: Final = 1 << 19
-"""Bytes for what is no transport message: more than a thousand handshakes, which is what
-wireguard-go lets wait, and less than what would be stale when its turn comes."""
+HANDSHAKE_BUFFER_SIZE: Final = 1 << 20
+"""Bytes for what is no transport message: room for about 2,700 handshakes (the kernel's
+WireGuard lets 4,096 wait, wireguard-go 1,024), and for nothing that is stale at its turn."""
 
 SEND_PATIENCE: Final = struct.pack("ll", 0, 20_000)
 """SO_SNDTIMEO: 20 ms."""
@@ -56,6 +57,7 @@ PORT_ATTEMPTS: Final = 10
 
 _IN_PKTINFO = struct.Struct("=I4s4s")  # interface, local address, destination of the header
 _IN6_PKTINFO = struct.Struct("=16sI")  # address, interface
+_NUMBERS = struct.Struct("=9I")
 _SOURCE_LOST = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETUNREACH})
 
 WAYS: Final = 8192
@@ -85,6 +87,23 @@ class Way(NamedTuple):
     socket: socket.socket
     address: Address
     source: tuple[AncillaryItem, ...]
+
+
+class MemoryInfo(NamedTuple):
+    """Of a socket's receive queue: bytes in it, bytes it may hold, datagrams lost so far."""
+
+    allocated: int
+    limit: int
+    drops: int
+
+
+def memory_info(s: socket.socket) -> MemoryInfo:
+    """Ask the kernel; zeros where it does not say."""
+    try:
+        numbers = _NUMBERS.unpack(s.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _NUMBERS.size))
+    except (OSError, struct.error):
+        return MemoryInfo(0, 0, 0)
+    return MemoryInfo(numbers[0], numbers[1], numbers[8])
 
 
 class Sockets(NamedTuple):
@@ -150,6 +169,11 @@ class LinuxUdp:
     def routes_changed(self) -> None:
         """Addresses, routes or rules of this host changed: ask again whether sources fit."""
         self._ways.clear()
+
+    def handshake_backlog(self) -> float:
+        """How full the fullest of their queues is, 0 to 1."""
+        memory = map(memory_info, self._sockets.handshakes)
+        return max((used.allocated / max(1, used.limit) for used in memory), default=0.0)
 
     def receive(self, limit: int) -> list[Datagram]:
         """Up to `limit` datagrams that are ready now; the sockets take turns in coming first."""

@@ -189,6 +189,9 @@ class MemoryUdp:
     def handshake_filenos(self) -> Sequence[int]:
         return ()
 
+    def handshake_backlog(self) -> float:
+        return 0.0
+
     def rebind(self, port: int) -> None:
         if port and port == self.port and self._bell:
             return

@@ -98,5 +98,9 @@ class LoadMeter:
         # Capped, so that the state ends soon after the pressure does.
         self._level = min(self._level, 2 * self._backlog * self._drain_ns)
         if self._level >= self._backlog * self._drain_ns:
-            self._loaded_until = now + self._hold
+            self.press(now)
         return now <= self._loaded_until
+
+    def press(self, now: int) -> None:
+        """Under load from now on, for as long as it is held."""
+        self._loaded_until = now + self._hold
