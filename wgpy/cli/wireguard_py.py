@@ -250,7 +250,7 @@ def _attachments(arguments: argparse.Namespace, log: Log) -> list[Attachment]:
 
         try:
             if option == "--keylog":
-                attach.append(recording.key_log(path))
+                attach.append(recording.key_log(path, log.error))
             else:
                 attach.append(recording.capture(path, arguments.capture_size, log.error))
         except OSError as error:

@@ -85,8 +85,7 @@ class Interface:
     ) -> None:
         """Joins the loop at once, with the link down until `set_link`.
 
-        `path` makes the data path (`PlainPath` if None) when the link first comes up;
-        `warn` is told, in words, of what goes wrong without a caller to tell it to.
+        `path` makes the data path (`PlainPath` if None) when the link first comes up.
         """
         self.engine = engine
         self.tun = tun
@@ -100,7 +99,8 @@ class Interface:
         self._key_logs: list[Callable[[HandshakeKeys], None]] = []
         self._taps: list[Tap] = []
         self._ports = tun, udp
-        self._warn = warn
+        self.warn = warn
+        """Told, in words, of what goes wrong without a caller to tell it to."""
         self._link_up = False
         self._anchored = clock.monotonic()
         self._make_path: Callable[[Interface], Path] = path or PlainPath
@@ -154,7 +154,7 @@ class Interface:
             try:
                 self._listen(self.udp.port)
             except OSError as error:
-                self._warn(f"cannot listen on UDP port {self.udp.port}: {error.strerror}")
+                self.warn(f"cannot listen on UDP port {self.udp.port}: {error.strerror}")
             if not self._path_is_made:
                 # Last, for it may take a while: what arrives meanwhile waits in the socket.
                 self._carry()
@@ -189,7 +189,7 @@ class Interface:
         return begun
 
     def _tell_keys(self, keys: HandshakeKeys) -> None:
-        for sink in self._key_logs:
+        for sink in list(self._key_logs):
             sink(keys)
 
     def _carry(self) -> None:
