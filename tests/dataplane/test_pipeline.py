@@ -19,6 +19,7 @@ from tests.dataplane.toolbox import current, kit  # noqa: F401
 from tests.dataplane.twins import AWAY, Arrival, Twins, message, trains_of
 from wgpy.dataplane import egress, flows, ingress
 from wgpy.dataplane.interpreted import INTERPRETED
+from wgpy.dataplane.offload import MAX_MESSAGES
 from wgpy.dataplane.pipeline import BatchPath
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import NS, Parameters
@@ -507,6 +508,18 @@ def test_a_turn_ends_however_much_waits() -> None:
     twins.udp.waiting = Endless(Arrival(b"".join(train), len(train[0]), AWAY))
     twins.into.turn(0, twins.now)
     assert twins.udp.waiting.taken <= ingress.MAX_LONG
+
+
+def test_more_messages_than_rows_and_a_short_last_one() -> None:
+    """What lies in the buffer behind the train is of an earlier one, and not looked at."""
+    twins = Twins()
+    size = 64
+    whole = [p.build() for p in replace(WHOLE, payload=bytes(MAX_MESSAGES + 1)).segments(1)]
+    messages = from_remote(twins, whole)
+    assert {len(m) for m in messages} == {size + 32}
+    keepalive = bytes([4]) + bytes(31)
+    twins.into._slab.buffer[:] = b"\4\0\0\0" * (len(twins.into._slab.buffer) // 4)
+    twins.arrive([[*messages, keepalive]])
 
 
 def test_a_packet_does_not_wait_for_the_loop_behind_lone_garbage() -> None:

@@ -146,12 +146,17 @@ class Ingress:
         count = -(-size // stride)
         last = size - (count - 1) * stride - TRANSPORT_OVERHEAD
         if last < 0:  # Too short for a transport message.
-            count -= 1
-            self._readable(count * stride, size, stride, endpoint, now)
-            last = rows.plain
+            count, last = count - 1, rows.plain
         if count > rows.room:
-            self._readable(rows.room * stride, count * stride, stride, endpoint, now)
             count, last = rows.room, rows.plain
+        self._rows(rows, count, last, endpoint, now)
+        taken = (count - 1) * stride + last + TRANSPORT_OVERHEAD
+        if taken < size:  # Behind the rows, and not further than the train goes.
+            self._readable(taken, size, stride, endpoint, now)
+
+    def _rows(self, rows: Rows, count: int, last: int, endpoint: Endpoint, now: int) -> None:
+        """`count` messages, the last with `last` bytes of plaintext."""
+        stride = rows.stride
         # 2. Type and index: usually all the same.
         head = self._slab.buffer[:8]
         if rows.heads[:count].tobytes() == head * count:
