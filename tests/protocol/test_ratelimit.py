@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wgpy.protocol.constants import MS, NS
-from wgpy.protocol.ratelimit import LoadMeter, RateLimiter, ReplyLimiter
+from wgpy.protocol.ratelimit import PRESSING, LoadMeter, RateLimiter, ReplyLimiter
 
 HOST = bytes([192, 0, 2, 1])
 OTHER = bytes([192, 0, 2, 2])
@@ -75,10 +75,12 @@ def test_one_source_does_not_use_up_the_replies_of_all() -> None:
 
 def test_who_sees_the_queue_may_say_that_we_are_under_load() -> None:
     meter = LoadMeter(128, 1000, NS)
-    assert not meter.note(NS)
-    meter.press(NS)
-    assert meter.note(2 * NS)
-    assert not meter.note(2 * NS + 1)
+    for now, count in ((0, PRESSING - 1), (9 * NS, PRESSING)):  # One less: garbage fills it.
+        assert not any(meter.note(now) for _ in range(count))
+        meter.press(now)
+        assert meter.note(now + NS) is (count == PRESSING)
+        meter.press(now + NS)
+    assert not meter.note(10 * NS + 1)
 
 
 def test_load_begins_at_the_backlog_and_holds() -> None:

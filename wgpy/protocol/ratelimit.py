@@ -14,6 +14,8 @@ from __future__ import annotations
 from wgpy.protocol.constants import NS
 
 _SWEEP_INTERVAL = NS
+PRESSING = 16
+"""Handshake messages, since it was last said that the queue fills, which mean that they fill it."""
 _IPV6_NETWORK_BYTES = 8
 
 
@@ -81,7 +83,9 @@ class LoadMeter:
     See `Parameters.under_load_backlog` for the rule.
     """
 
-    __slots__ = ("_backlog", "_drain_ns", "_hold", "_level", "_loaded_until", "_updated_at")
+    __slots__ = (
+        "_backlog", "_drain_ns", "_hold", "_level", "_loaded_until", "_noted", "_updated_at",
+    )  # fmt: skip
 
     def __init__(self, backlog: int, drain_per_second: int, hold: int) -> None:
         self._backlog = backlog
@@ -90,17 +94,25 @@ class LoadMeter:
         self._level = 0  # in ns of drain time
         self._updated_at = 0
         self._loaded_until = -1
+        self._noted = 0
 
     def note(self, now: int) -> bool:
         """Count one handshake message with a valid mac1; whether we are under load."""
         self._level = max(0, self._level - (now - self._updated_at)) + self._drain_ns
         self._updated_at = now
+        self._noted += 1
         # Capped, so that the state ends soon after the pressure does.
         self._level = min(self._level, 2 * self._backlog * self._drain_ns)
         if self._level >= self._backlog * self._drain_ns:
-            self.press(now)
+            self._loaded_until = now + self._hold
         return now <= self._loaded_until
 
     def press(self, now: int) -> None:
-        """Under load from now on, for as long as it is held."""
-        self._loaded_until = now + self._hold
+        """The queue fills: under load from now on, for as long as it is held.
+
+        Unless it is full of what has no valid mac1: that costs little, and to ask the peers
+        for cookies would make them wait.
+        """
+        noted, self._noted = self._noted, 0
+        if noted >= PRESSING:
+            self._loaded_until = now + self._hold
