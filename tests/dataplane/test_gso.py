@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import os
@@ -140,16 +139,17 @@ def test_a_socket_that_cannot_receive_because_of_gro_goes_on_without(udp):
         def __getattr__(self, name):
             return getattr(self._real, name)
 
-    udp._sockets = tuple(Failing(s, errno.EINVAL) for s in udp._sockets)
-    udp._by_fd = {s.fileno(): s for s in udp._sockets}
+    kinds = [tuple(Failing(s, errno.EINVAL) for s in kind) for kind in udp._sockets]
+    udp._sockets, udp._sockets_in_turn = linux_udp.Sockets(*kinds), kinds[0] + kinds[1]
+    udp._by_fd = {s.fileno(): s for s in udp._sockets_in_turn}
     assert udp.send_train(memoryview(bytes(100)), 100, here(udp)) == 0
     assert arrived(udp, 1) == [bytes(100)]
-    assert sum(s.tried for s in udp._sockets) == FEW
+    assert sum(s.tried for s in udp._sockets_in_turn) == FEW
     assert udp.reports == [
         "UDP receive offload refused (Invalid argument): receiving datagrams one by one"
     ]
     udp.rebind(0)
-    assert not any(s.getsockopt(gso.SOL_UDP, gso.UDP_GRO) for s in udp._sockets)
+    assert not any(s.getsockopt(gso.SOL_UDP, gso.UDP_GRO) for s in udp._sockets_in_turn)
 
 
 MERGED = Packet(payload=bytes(range(250)) * 20)
@@ -310,7 +310,7 @@ def test_only_transport_messages_come_where_the_data_comes(made, host):
     data = [bytes([4, 0, 0, 0]) + bytes(28), bytes([4, 0, 0, 0]) + bytes(1400)]
     other = [bytes([1, 0, 0, 0]) + bytes(144), bytes([4, 0, 0, 0]) + bytes(27), b"\4", b"x",
              bytes([4, 0, 1, 0]) + bytes(60), bytes(60)]  # fmt: skip
-    with contextlib.closing(made()) as udp:
+    with closing(made()) as udp:
         udp.rebind(0)
         assert set(udp.handshake_filenos()) < set(udp.filenos())
         for datagram in (*data, *other):
@@ -330,7 +330,7 @@ def of_host(udp: LinuxUdp, host: str) -> list[socket.socket]:
 
 @pytest.mark.parametrize("made", [LinuxUdp, GsoUdp])
 def test_sharing_a_port_with_oneself_is_not_sharing_it_with_others(made):
-    with contextlib.closing(made()) as udp, contextlib.closing(made()) as late:
+    with closing(made()) as udp, closing(made()) as late:
         udp.rebind(0)
         for attempt in (late.rebind, late.probe):
             with pytest.raises(OSError, match="in use"):
@@ -339,7 +339,7 @@ def test_sharing_a_port_with_oneself_is_not_sharing_it_with_others(made):
 
 def test_a_kernel_that_cannot_sort_gives_all_to_one_socket(monkeypatch):
     monkeypatch.setattr(linux_udp, "SO_ATTACH_REUSEPORT_CBPF", 12345)
-    with contextlib.closing(GsoUdp()) as udp:
+    with closing(GsoUdp()) as udp:
         udp.rebind(0)
         assert (len(udp.filenos()), len(udp.handshake_filenos())) == (2, 0)
         for datagram in (bytes([4]) + bytes(40), bytes(40)):
