@@ -314,6 +314,53 @@ def scale(
 
 
 @bench.command()
+@click.option("--quick", is_flag=True, help="One short pass; rough figures.")
+@click.option("--impl", "implementations", multiple=True, metavar="NAME|NAME=PATH",
+              help="As with `system` [wireguard-go and wgpy].")  # fmt: skip
+@click.option("--kind", "kinds", multiple=True, metavar="NAME", help="Only these floods [all].")
+@click.option("--rate", type=click.IntRange(1), default=20_000, show_default=True,
+              help="Packets a second at most.")  # fmt: skip
+@click.option("--offered", type=click.FloatRange(1), default=200.0, show_default=True,
+              help="Mbit/s of the stream that is to go on.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(1), help="Length of each [5; quick 2].")
+@click.option("--repetitions", type=click.IntRange(1), help="New tunnels [5; quick 1].")
+@click.option("--tries", type=click.IntRange(1), help="Attempts at a disturbed one [2; quick 1].")
+@output_options
+def flood(
+    quick: bool, implementations: tuple[str, ...], kinds: tuple[str, ...], rate: int,
+    offered: float, seconds: float | None, repetitions: int | None, tries: int | None,
+    out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Established traffic while an attacker floods, kind by kind (root)."""
+    from benchmarks import floods
+    from benchmarks.environment import environment
+    from benchmarks.model import Recording
+    from benchmarks.progress import Progress
+
+    if os.geteuid() != 0:
+        raise click.ClickException("namespaces and tunnels need root: run with sudo")
+    if unknown := set(kinds) - set(floods.KINDS):
+        known = ", ".join(floods.KINDS)
+        raise click.ClickException(f"--kind {min(unknown)}: known are {known}")
+    chosen = parse_implementations(implementations or ("wireguard-go", "wgpy"))
+    plan = floods.Plan(chosen, kinds or tuple(floods.KINDS), rate=rate, offered=offered * 1e6)
+    if quick:
+        plan = replace(plan, repetitions=1, seconds=2.0, tries=1)
+    plan = replace(
+        plan, seconds=seconds or plan.seconds, repetitions=repetitions or plan.repetitions,
+        tries=tries or plan.tries,
+    )  # fmt: skip
+    options = {"rate": rate, "offered": plan.offered, "seconds": plan.seconds, "quick": quick}
+    recording = Recording("flood", environment(), options)
+    try:
+        with Progress(plan.steps, quiet=as_json) as progress:
+            floods.measure(plan, recording, progress)
+    except KeyboardInterrupt:
+        recording.notes.append(INTERRUPTED)
+    finish(recording, out, as_json)
+
+
+@bench.command()
 @click.option("--quick", is_flag=True, help="Short curves and seconds; rough figures.")
 @click.option("--tunnels/--no-tunnels", default=True,
               help="Whole tunnels with and without the table (root).")  # fmt: skip

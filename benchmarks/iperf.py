@@ -96,9 +96,13 @@ def _end(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return end
 
 
-def tcp(lab: Lab, *, flows: int, reverse: bool, seconds: float) -> Tcp:
-    """`flows` TCP flows from left to right, or (`reverse`) from right to left."""
-    arguments = ["-P", str(flows), "-t", f"{seconds:g}", *(["-R"] if reverse else [])]
+def tcp(lab: Lab, *, flows: int, reverse: bool, seconds: float, rate: float = 0.0) -> Tcp:
+    """`flows` TCP flows from left to right, or (`reverse`) from right to left.
+
+    `rate` is what each offers in bit/s; 0 is as much as goes.
+    """
+    arguments = ["-P", str(flows), "-t", f"{seconds:g}", "-b", f"{rate:.0f}"]
+    arguments += ["-R"] if reverse else []
     return parse_tcp(_run(lab, arguments, seconds))
 
 

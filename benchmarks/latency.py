@@ -7,9 +7,11 @@ a second busy process shortens round trips by keeping the core awake.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.lab import Lab, stop
@@ -31,6 +33,11 @@ class RoundTrips:
 
     ordered: tuple[float, ...]
     lost: int
+
+    def above(self, share: float, longest: float) -> float:
+        """The round trip that `share` of the requests did not exceed; lost took `longest`."""
+        rank = min(round(share * (len(self.ordered) + self.lost)), len(self.ordered))
+        return self.ordered[rank] if rank < len(self.ordered) else max(longest, self.ordered[-1])
 
     @property
     def mean(self) -> float:
@@ -65,3 +72,27 @@ def flood(lab: Lab, *, count: int, seconds: float) -> RoundTrips:
             stop(ping)
         output.seek(0)
         return parse(output.read())
+
+
+@contextlib.contextmanager
+def steady(lab: Lab, seconds: float) -> Iterator[Callable[[], RoundTrips]]:
+    """A hundred pings a second beside what happens in the context.
+
+    Yields what gives the round trips afterwards.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        ping = subprocess.Popen(
+            lab.left.inside("ping", "-n", "-i", "0.01", "-c", str(round(seconds * 100)),
+                            "-W", "1", lab.target),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        found: list[RoundTrips] = []
+        try:
+            yield lambda: found[0]
+            ping.wait(seconds + 15)
+        except subprocess.TimeoutExpired:
+            raise PingError("ping did not end") from None
+        finally:
+            stop(ping)
+        output.seek(0)
+        found.append(parse(output.read()))

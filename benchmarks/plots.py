@@ -30,6 +30,8 @@ _BARS = (
     ("cpu-per-gb", "CPU seconds per GB, both ends", "cpu_per_gb", "s/GB", 1.0),
     ("udp", "UDP datagrams received", "received", "1000/s", 1e3),
     ("memory", "Peak resident memory, larger end", "peak_rss", "MB", 1e6),
+    ("pings", "Pings beside a stream, 99th percentile", "p99", "ms", 1e-3),
+    ("recovery", "From a flood's end to an answer under new keys", "recovery", "s", 1.0),
 )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +18,9 @@ from wgpy.dataplane.loop import Loop
 from wgpy.linux.clock import LinuxClock, entropy
 from wgpy.memory.ports import MemoryTun, Network
 from wgpy.protocol.crypto import backend
+from wgpy.protocol.device import HandshakeKeys
 from wgpy.protocol.engine import Engine
+from wgpy.protocol.keys import PresharedKey, PrivateKey, PublicKey
 
 Stop = Callable[[], None]
 
@@ -37,7 +42,7 @@ def recording(interface: Interface, path: Path) -> Stop:
 
 
 def keys(interface: Interface, path: Path) -> Stop:
-    return key_log(str(path))(interface)
+    return key_log(str(path), print)(interface)
 
 
 def listening(interface: Interface, _path: Path) -> Stop:
@@ -79,3 +84,68 @@ def test_drops_reach_each_recording_while_it_runs(interface: Interface, tmp_path
         stop()
     seen = [(tmp_path / name).read_bytes().count(b"MALFORMED:") for name in ("first", "second")]
     assert seen == [1, 2]
+
+
+# A full disk ends a recording, and nothing else.
+
+HANDSHAKE = HandshakeKeys(
+    PrivateKey(bytes(32)), PublicKey(bytes(32)), bytes(32), PresharedKey(bytes(32))
+)
+
+
+def test_a_key_log_that_cannot_be_written_ends_and_packets_go_on(
+    interface: Interface, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    path = tmp_path / "keys.log"
+    stop = key_log(str(path), said.append)(interface)
+    assert interface.engine.keylog is not None
+    interface.engine.keylog(HANDSHAKE)
+    whole = path.read_text()
+    with monkeypatch.context() as full:
+        # The kernel writes what still fits first, and only then refuses.
+        full.setattr(os, "write", lambda *_: 7)
+        interface.engine.keylog(HANDSHAKE)
+    for _ in range(2):
+        interface.engine.keylog(HANDSHAKE)
+    assert path.read_text() == whole != ""
+    stop()
+    assert said == [
+        f"the key log {path} ends here: No space left on device; packets go on",
+        f"the key log {path} lost 3 handshakes",
+    ]
+
+
+class FullFile:
+    """A file on a full disk."""
+
+    def write(self, _data: bytes = b"") -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    flush = close = write
+
+
+@pytest.mark.parametrize("fault", ["write", "rotate"])
+def test_a_capture_that_cannot_be_written_ends_and_packets_go_on(
+    interface: Interface, tmp_path: Path, fault: str
+) -> None:
+    said: list[str] = []
+    interface.warn = said.append
+    path = tmp_path / "folder" / "wg.pcapng"
+    path.parent.mkdir()
+    ports = interface.tun, interface.udp
+    recording = Recording(interface, path, rotate=1 if fault == "rotate" else 0)
+    if fault == "rotate":
+        shutil.rmtree(path.parent)
+    else:
+        recording.recorder._file = FullFile()  # type: ignore[assignment]
+    for _ in range(3):
+        interface.tun.inject(b"\x45" + bytes(19))  # type: ignore[attr-defined]
+        interface.path.tun_ready()
+    counts = recording.counts()
+    assert counts["inner"] + counts["lost"] == 3 and counts["lost"] >= 2
+    interface.loop.turn(0)
+    assert (interface.tun, interface.udp) == ports and not interface.listeners
+    why = "No space left on device" if fault == "write" else "No such file or directory"
+    assert said == [f"the capture in {path} ends here: {why}; packets go on"]
+    recording.stop()

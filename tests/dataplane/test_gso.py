@@ -15,9 +15,12 @@ from tests.dataplane.oracle import Packet
 from tests.linux.edges import LinuxTunEdge
 from wgpy.dataplane import offload
 from wgpy.linux import edges, gso, vnet
+from wgpy.linux import udp as linux_udp
 from wgpy.linux.gso import DETOUR, GsoUdp
 from wgpy.linux.refusals import FEW
+from wgpy.linux.udp import LinuxUdp
 from wgpy.linux.vnet import VnetTun
+from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.endpoint import Endpoint
 
 
@@ -136,16 +139,17 @@ def test_a_socket_that_cannot_receive_because_of_gro_goes_on_without(udp):
         def __getattr__(self, name):
             return getattr(self._real, name)
 
-    udp._sockets = tuple(Failing(s, errno.EINVAL) for s in udp._sockets)
-    udp._by_fd = {s.fileno(): s for s in udp._sockets}
+    kinds = [tuple(Failing(s, errno.EINVAL) for s in kind) for kind in udp._sockets]
+    udp._sockets, udp._sockets_in_turn = linux_udp.Sockets(*kinds), kinds[0] + kinds[1]
+    udp._by_fd = {s.fileno(): s for s in udp._sockets_in_turn}
     assert udp.send_train(memoryview(bytes(100)), 100, here(udp)) == 0
     assert arrived(udp, 1) == [bytes(100)]
-    assert sum(s.tried for s in udp._sockets) == FEW
+    assert sum(s.tried for s in udp._sockets_in_turn) == FEW
     assert udp.reports == [
         "UDP receive offload refused (Invalid argument): receiving datagrams one by one"
     ]
     udp.rebind(0)
-    assert not any(s.getsockopt(gso.SOL_UDP, gso.UDP_GRO) for s in udp._sockets)
+    assert not any(s.getsockopt(gso.SOL_UDP, gso.UDP_GRO) for s in udp._sockets_in_turn)
 
 
 MERGED = Packet(payload=bytes(range(250)) * 20)
@@ -226,19 +230,26 @@ def test_a_full_socket_is_a_refusal_and_nothing_is_sent_twice(udp):
 
 
 def test_no_socket_of_that_family_refuses_every_datagram(udp):
-    udp._sockets = tuple(s for s in udp._sockets if s.family == socket.AF_INET)
+    data = tuple(s for s in udp._sockets.data if s.family == socket.AF_INET)
+    udp._sockets = udp._sockets._replace(data=data)
     assert udp.send_train(memoryview(bytes(250)), 100, here(udp, "::1")) == 3
 
 
 def test_what_the_socket_lost_is_counted_once(udp):
-    for s in udp._sockets:
+    for s in (*udp._sockets.data, *udp._sockets.handshakes):
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    for _ in range(40):
-        udp.send_train(memoryview(bytes(3000)), 1000, here(udp))
-    lost = udp.overflowed()
-    assert lost > 0
-    assert udp.overflowed() == 0
-    assert udp.overflows == lost
+    transport, other = bytes([4]) + bytes(999), bytes(1000)
+    for first, lost, untouched in (
+        (transport, udp.overflowed, udp.handshakes_overflowed),
+        (other, udp.handshakes_overflowed, udp.overflowed),
+    ):
+        before = udp.overflows
+        for _ in range(40):
+            udp.send_train(memoryview(3 * first), 1000, here(udp))
+        assert (udp.handshake_backlog() > 0.5) == (first is other)
+        count = lost()
+        assert count > 0
+        assert (lost(), untouched(), udp.overflows) == (0, 0, before + count)
 
 
 @pytest.mark.root
@@ -288,3 +299,49 @@ def test_super_packets_are_capped_to_one_send(lab):
             caps.append(cap())
         tun.close()
     assert caps[0] == size < caps[1], "it never shrinks under those who are connected"
+
+
+# Handshakes and data have sockets of their own.
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("made", [LinuxUdp, GsoUdp])
+def test_only_transport_messages_come_where_the_data_comes(made, host):
+    data = [bytes([4, 0, 0, 0]) + bytes(28), bytes([4, 0, 0, 0]) + bytes(1400)]
+    other = [bytes([1, 0, 0, 0]) + bytes(144), bytes([4, 0, 0, 0]) + bytes(27), b"\4", b"x",
+             bytes([4, 0, 1, 0]) + bytes(60), bytes(60)]  # fmt: skip
+    with closing(made()) as udp:
+        udp.rebind(0)
+        assert set(udp.handshake_filenos()) < set(udp.filenos())
+        for datagram in (*data, *other):
+            assert udp.send([Datagram(datagram, here(udp, host))]) == 0
+        assert [
+            sorted(bytes(s.recv(2000)) for _ in expected)
+            for s, expected in zip(of_host(udp, host), (data, other), strict=True)
+        ] == [sorted(data), sorted(other)]
+
+
+def of_host(udp: LinuxUdp, host: str) -> list[socket.socket]:
+    """The sockets of a family: data, handshakes."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    data, handshakes = udp._sockets
+    return [s for s in (*data, *handshakes) if s.family == family]
+
+
+@pytest.mark.parametrize("made", [LinuxUdp, GsoUdp])
+def test_sharing_a_port_with_oneself_is_not_sharing_it_with_others(made):
+    with closing(made()) as udp, closing(made()) as late:
+        udp.rebind(0)
+        for attempt in (late.rebind, late.probe):
+            with pytest.raises(OSError, match="in use"):
+                attempt(udp.port)
+
+
+def test_a_kernel_that_cannot_sort_gives_all_to_one_socket(monkeypatch):
+    monkeypatch.setattr(linux_udp, "SO_ATTACH_REUSEPORT_CBPF", 12345)
+    with closing(GsoUdp()) as udp:
+        udp.rebind(0)
+        assert (len(udp.filenos()), len(udp.handshake_filenos())) == (2, 0)
+        for datagram in (bytes([4]) + bytes(40), bytes(40)):
+            udp.send_train(memoryview(datagram), 41, here(udp))
+        assert len(arrived(udp, 2)) == 2

@@ -19,6 +19,7 @@ from tests.dataplane.toolbox import current, kit  # noqa: F401
 from tests.dataplane.twins import AWAY, Arrival, Twins, message, trains_of
 from wgpy.dataplane import egress, flows, ingress
 from wgpy.dataplane.interpreted import INTERPRETED
+from wgpy.dataplane.offload import MAX_MESSAGES
 from wgpy.dataplane.pipeline import BatchPath
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import NS, Parameters
@@ -206,6 +207,46 @@ def test_a_packet_from_the_host_is_judged_once() -> None:
         policy.asked.clear()
         twins.read_from_tun([to(last).offloaded(1, 1368)])
         assert policy.asked == [("egress", bytes([10, 0, 0, last]))] * asked
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_refused_is_judged_once_and_counted_each_time(known: bool) -> None:
+    """Single packets and super-packets; refused by the policy, or for want of a peer."""
+    policy = Counting()
+    twins = Twins(policy=policy)
+    twins.plain.policy = Chequered()
+    packet = to(4) if known else replace(WHOLE, destination=bytes([192, 0, 2, 2]))
+    reason = DropReason.UNENCRYPTED_TRAFFIC if known else DropReason.NO_PEER
+    policy.asked.clear()
+    plain = ((0,) * 6, packet.segments(1000)[0].build())
+    for _ in range(3):
+        twins.read_from_tun([plain, packet.offloaded(1, 1368)] * 2)
+    assert len(policy.asked) == 1
+    assert twins.fast.drops[reason] == twins.plain.drops[reason] == 6 * (1 + 8)
+    policy.generation = 1
+    policy.egress = lambda *_: PLAINTEXT
+    twins.plain.policy = policy
+    twins.read_from_tun([plain])
+    assert len(twins.fast.pull_plaintext()) == 1 == len(twins.plain.pull_plaintext())
+
+
+def test_a_scan_of_refused_addresses_does_not_make_us_forget_the_others() -> None:
+    policy = Counting()
+    twins = Twins(policy=policy)
+    twins.plain.policy = Chequered()
+    twins.read_from_tun([to(2).offloaded(1, 1368)])
+    single = to(4).segments(1000)[0]
+    scan = [replace(single, source=n.to_bytes(4)) for n in range(flows.MAX_FLOWS + 100)]
+    twins.tun.waiting += [bytes(10) + packet.build() for packet in scan]
+    while twins.tun.waiting:
+        twins.out.turn(twins.now)
+    assert len(twins.out.flows.refused) <= flows.MAX_FLOWS
+    assert twins.fast.drops[DropReason.UNENCRYPTED_TRAFFIC] == len(scan)
+    policy.asked.clear()
+    twins.out.turn(twins.now)
+    twins.tun.waiting += [bytes(10) + to(2).segments(1000)[0].build()]
+    twins.out.turn(twins.now)
+    assert policy.asked == []
 
 
 def test_a_known_flow_that_waits_for_a_handshake_is_not_judged_again() -> None:
@@ -469,12 +510,43 @@ def test_a_turn_ends_however_much_waits() -> None:
     assert twins.udp.waiting.taken <= ingress.MAX_LONG
 
 
+def test_more_messages_than_rows_and_a_short_last_one() -> None:
+    """What lies in the buffer behind the train is of an earlier one, and not looked at."""
+    twins = Twins()
+    size = 64
+    whole = [p.build() for p in replace(WHOLE, payload=bytes(MAX_MESSAGES + 1)).segments(1)]
+    messages = from_remote(twins, whole)
+    assert {len(m) for m in messages} == {size + 32}
+    keepalive = bytes([4]) + bytes(31)
+    twins.into._slab.buffer[:] = b"\4\0\0\0" * (len(twins.into._slab.buffer) // 4)
+    twins.arrive([[*messages, keepalive]])
+
+
+def test_a_packet_does_not_wait_for_the_loop_behind_lone_garbage() -> None:
+    """A turn takes much of what means nothing, and ends with the first message of a peer."""
+    twins = Twins()
+    (data,) = from_remote(twins, [WHOLE.segments(1000)[0].build()])
+    unknown, forged = bytes([4]) + bytes(40), data[:-1] + bytes([data[-1] ^ 1])
+    for garbage, name in ((unknown, "UNKNOWN_INDEX"), (forged, "TAG_INVALID")):
+        junk = [Arrival(garbage, len(garbage), AWAY)] * (ingress.MAX_REFUSED + 5)
+        (good,) = from_remote(twins, [WHOLE.segments(1000)[0].build()])
+        twins.udp.waiting = [*junk, *[Arrival(good, len(good), AWAY)] * 2]
+        before, written = twins.fast.drops.copy(), len(twins.tun.written)
+        twins.into.turn(0, twins.now)
+        assert (len(twins.udp.waiting), len(twins.tun.written)) == (7, written)
+        twins.into.turn(0, twins.now)
+        assert (len(twins.udp.waiting), len(twins.tun.written)) == (1, written + 1)
+        gone = {reason.name: count - before[reason] for reason, count in twins.fast.drops.items()}
+        assert gone[name] == len(junk)
+
+
 def test_the_core_is_offered_to_the_receiver_when_its_packets_are_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else a small socket overflows while its reader waits for us to sleep."""
     twins = Twins()
     twins.udp.overflowed = lambda: 0  # type: ignore[attr-defined]
+    twins.udp.handshakes_overflowed = lambda: 0  # type: ignore[attr-defined]
     interface = SimpleNamespace(engine=twins.fast, listeners=[], now=lambda: twins.now)
     path = BatchPath(interface, twins.tun, twins.udp)  # type: ignore[arg-type]
     written_before: list[int] = []

@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 import pytest
 
 from wgpy.dataplane.loop import Loop
+from wgpy.linux import unix_socket
 from wgpy.linux.clock import LinuxClock
 from wgpy.linux.uapi_server import MAX_CONNECTIONS, UapiServer
 from wgpy.linux.unix_socket import SocketInUse, UnixListener
@@ -57,8 +58,13 @@ class Served:
         self.errors = []
         self.loop = Loop(LinuxClock())
         self.recorder = Recorder()
+        self.said = []
         self.server = UapiServer(
-            UnixListener(path), self.recorder, self.loop, report=self.errors.append
+            UnixListener(path),
+            self.recorder,
+            self.loop,
+            report=self.errors.append,
+            say=self.said.append,
         )
 
     def connect(self) -> socket.socket:
@@ -202,6 +208,76 @@ def test_more_clients_than_places_wait(served):
         assert served.reply(late).endswith("errno=0\n\n")
     for client in clients:
         client.close()
+
+
+def test_silent_clients_make_room_for_one_who_asks_the_oldest_first(served):
+    clients = [served.connect() for _ in range(MAX_CONNECTIONS)]
+    for _ in clients:
+        served.loop.turn(0.1)
+    clients[0].sendall(GET)
+    assert served.reply(clients[0]).endswith("errno=0\n\n"), "the oldest speaks again"
+    for _ in range(2):
+        assert served.ask(GET).endswith("errno=0\n\n")
+        served.turn_until(lambda: len(served.server._clients) < MAX_CONNECTIONS)
+    gone = []
+    for number, client in enumerate(clients):
+        with suppress(BlockingIOError):
+            gone += [number] if client.recv(1) == b"" else []
+        client.close()
+    assert gone == [1]
+
+
+def test_without_a_descriptor_the_loop_rests_and_says_which_limit(served, monkeypatch):
+    tries = 0
+
+    def accept():
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as full, closing(served.connect()) as client:
+        full.setattr(served.server._acceptor._listener, "accept", accept)
+        client.sendall(GET)
+        for _ in range(5):
+            served.loop.turn(0.01)
+        assert tries == 1
+        served.server._acceptor.handle_deadline()
+        served.loop.turn(0.01)
+        assert tries == 2 and len(served.said) == 1 and "RLIMIT_NOFILE" in served.said[0]
+        full.undo()
+        served.server._acceptor.handle_deadline()
+        assert served.reply(client).endswith("errno=0\n\n")
+
+
+def test_a_stranger_is_not_let_in(served, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setattr(unix_socket, "_CREDENTIALS", Credentials(4242))
+    with closing(served.connect()) as client:
+        client.sendall(GET)
+        served.turn_until(lambda: hung_up(client))
+    monkeypatch.setattr(unix_socket, "_CREDENTIALS", Credentials(12345))
+    assert served.ask(GET).endswith("errno=0\n\n")
+
+
+class Credentials:
+    """What the kernel says of a client, of another user."""
+
+    size = 12
+
+    def __init__(self, user: int) -> None:
+        self._user = user
+
+    def unpack(self, _found: bytes) -> tuple[int, int, int]:
+        return 1, self._user, 0
+
+
+def hung_up(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
 def test_a_client_that_leaves_before_its_answer(served):

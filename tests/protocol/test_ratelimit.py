@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wgpy.protocol.constants import MS, NS
-from wgpy.protocol.ratelimit import LoadMeter, RateLimiter
+from wgpy.protocol.ratelimit import PRESSING, LoadMeter, RateLimiter, ReplyLimiter
 
 HOST = bytes([192, 0, 2, 1])
 OTHER = bytes([192, 0, 2, 2])
@@ -54,6 +54,33 @@ def test_forgets_sources_that_are_quiet() -> None:
     for number in range(5000):
         limiter.allow(number.to_bytes(4), number * 10 * MS)
     assert len(limiter) < 200
+
+
+def test_replies_are_bounded_for_one_source_and_for_all() -> None:
+    replies = ReplyLimiter(10, 25)
+    assert sum(replies.allow(HOST, 0) for _ in range(100)) == 10
+    forged = [bytes([10, 0, n, 1]) for n in range(256)]
+    assert sum(replies.allow(source, 0) for source in forged) == 15
+    assert len(replies) <= 25 + 1, "what the common bound refuses is not remembered"
+    assert not replies.allow(OTHER, NS // 25 - 1)
+    assert sum(replies.allow(OTHER, NS // 25) for _ in range(9)) == 1
+
+
+def test_one_source_does_not_use_up_the_replies_of_all() -> None:
+    replies = ReplyLimiter(10, 25)
+    for _ in range(1000):
+        replies.allow(HOST, 0)
+    assert sum(replies.allow(OTHER, 0) for _ in range(100)) == 10
+
+
+def test_who_sees_the_queue_may_say_that_we_are_under_load() -> None:
+    meter = LoadMeter(128, 1000, NS)
+    for now, count in ((0, PRESSING - 1), (9 * NS, PRESSING)):  # One less: garbage fills it.
+        assert not any(meter.note(now) for _ in range(count))
+        meter.press(now)
+        assert meter.note(now + NS) is (count == PRESSING)
+        meter.press(now + NS)
+    assert not meter.note(10 * NS + 1)
 
 
 def test_load_begins_at_the_backlog_and_holds() -> None:

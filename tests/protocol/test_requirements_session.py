@@ -120,6 +120,19 @@ def test_r51_rate_limit() -> None:
     assert kinds(sut.receive(other.initiation(), AWAY)) == ["Response"]
 
 
+def test_cookie_replies_are_bounded_under_a_name() -> None:
+    sut = Sut(replace(LOADED, cookie_replies=3, cookie_replies_in_all=5))
+    puppet = Puppet(sut)
+    message = puppet.initiation()
+    assert [len(sut.receive(message)) for _ in range(5)] == [1] * 3 + [0] * 2
+    assert [len(sut.receive(message, AWAY)) for _ in range(5)] == [1] * 2 + [0] * 3
+    assert (sut.drops(DropReason.COOKIE_LIMITED), sut.drops(DropReason.MAC2_REQUIRED)) == (5, 5)
+    sut.now += NS
+    (reply,) = only(sut.receive(message), CookieReply)
+    assert puppet.cookie(reply)
+    assert kinds(sut.receive(puppet.initiation())) == ["Response"]
+
+
 def test_r52_r103_load_ends_and_the_session_lives(sut: Sut, puppet: Puppet, keys: Keys) -> None:
     stranger = Puppet(sut, 9, known=False)
     flood = [stranger.initiation() for _ in range(50)]

@@ -98,6 +98,9 @@ class FakeUdp:
     def overflowed(self) -> int:
         return 0
 
+    def handshakes_overflowed(self) -> int:
+        return 0
+
 
 class FakeInterface:
     """What `BatchPath` needs of an interface; its clock is the test's."""

@@ -46,7 +46,8 @@ BATCHED = replace(PARAMETERS, reject_after_messages=2**20, under_load_backlog=30
 REFUSED = frozenset(
     {
         DropReason.LENGTH_INVALID, DropReason.TYPE_UNKNOWN, DropReason.MAC1_INVALID,
-        DropReason.NO_PRIVATE_KEY, DropReason.RATE_LIMITED, DropReason.STATIC_INVALID,
+        DropReason.NO_PRIVATE_KEY, DropReason.RATE_LIMITED, DropReason.COOKIE_LIMITED,
+        DropReason.STATIC_INVALID,
         DropReason.UNKNOWN_INITIATOR, DropReason.LOW_ORDER_KEY, DropReason.TIMESTAMP_INVALID,
         DropReason.TIMESTAMP_REPLAYED, DropReason.INITIATION_FLOOD, DropReason.UNKNOWN_INDEX,
         DropReason.RESPONSE_INVALID, DropReason.COOKIE_UNEXPECTED, DropReason.COOKIE_INVALID,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import select
 from pathlib import Path
@@ -226,6 +228,53 @@ class TestKeyFile:
     def test_refused_without_showing_it(self, tmp_path: Path, text: str) -> None:
         path = tmp_path / "n.key"
         path.write_text(text, encoding="latin-1")
+        path.chmod(0o600)
         with pytest.raises(ValueError, match=r"n\.key") as caught:
             read_or_make_key(path)
         assert not text or text not in str(caught.value)
+
+    @pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+    def test_a_file_that_others_get_at_is_refused(self, tmp_path: Path, mode: int) -> None:
+        path = tmp_path / "n.key"
+        read_or_make_key(path)
+        path.chmod(mode)
+        with pytest.raises(ValueError, match=rf"mode {mode:04o}.*chmod 600"):
+            read_or_make_key(path)
+
+    @pytest.mark.parametrize("fault", ["write", "fsync", "hardlink_to"])
+    def test_a_full_disk_leaves_nothing_in_the_way_of_the_next_start(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+    ) -> None:
+        path = tmp_path / "n.key"
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        class Full(io.StringIO):
+            write = full  # type: ignore[assignment]
+
+        with monkeypatch.context() as patch:
+            if fault == "write":
+                patch.setattr(os, "fdopen", lambda *_: Full())
+            else:
+                patch.setattr(os if fault == "fsync" else Path, fault, full)
+            with pytest.raises(OSError, match="No space left"):
+                read_or_make_key(path)
+        assert list(tmp_path.iterdir()) == []
+        read_or_make_key(path)
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_two_that_make_it_at_once_have_the_same(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "n.key"
+        first = []
+        sync = os.fsync
+
+        def meanwhile(descriptor: int) -> None:
+            monkeypatch.setattr(os, "fsync", sync)
+            first.append(read_or_make_key(path))
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", meanwhile)
+        assert read_or_make_key(path) == first[0] == read_or_make_key(path)

@@ -143,6 +143,33 @@ def test_nothing_is_kept_where_others_could_change_it(
     assert not compiler.usable(place)
 
 
+@pytest.mark.root
+def test_a_link_that_somebody_else_made_is_not_followed(tmp_path: Path) -> None:
+    """Also where it leads to a folder of ours, and in a place that is open to all."""
+    cache, target = tmp_path / "cache", tmp_path / "target"
+    for folder in (cache, target):
+        folder.mkdir(mode=0o700)
+    ours, foreign = cache / "ours", cache / "foreign"
+    for link in (ours, foreign):
+        link.symlink_to(target)
+    os.chown(foreign, 4321, -1, follow_symlinks=False)
+    assert compiler.usable(ours / "turbo")
+    assert not compiler.usable(foreign / "turbo")
+    cache.chmod(0o1777)
+    assert not compiler.usable(foreign / "new" / "turbo")
+    assert not (target / "new").exists(), "nothing is made before it was looked at"
+    (target / "turbo" / "code").touch()
+    assert compiler.usable(ours / "turbo")
+    os.chown(target / "turbo" / "code", 4321, -1)
+    assert not compiler.usable(ours / "turbo")
+
+
+def test_links_in_a_circle_are_no_place(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    assert not compiler.usable(tmp_path / "one" / "turbo")
+
+
 def test_without_a_place_it_compiles_at_each_start_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

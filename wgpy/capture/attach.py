@@ -14,20 +14,40 @@ from wgpy import secret_files
 from wgpy.capture.keylog import KeyLogFile
 from wgpy.capture.record import Recording
 from wgpy.dataplane.interface import Interface
+from wgpy.protocol.device import HandshakeKeys
 
 Attachment = Callable[[Interface], Callable[[], None]]
 
 
-def key_log(path: str) -> Attachment:
-    """Append the keys of every handshake to `path` (mode 0600)."""
-    file = KeyLogFile(Path(path).absolute())
+def key_log(path: str, report: Callable[[str], None]) -> Attachment:
+    """Append the keys of every handshake to `path` (mode 0600).
+
+    The first that cannot be written ends the log; `report` is told then, and at the end
+    how many were lost.  Packets go on.
+    """
+    target = Path(path).absolute()
+    file = KeyLogFile(target)
 
     def attach(interface: Interface) -> Callable[[], None]:
-        interface.log_keys(file)
+        lost = 0
+
+        def write(keys: HandshakeKeys) -> None:
+            nonlocal lost
+            if not lost:
+                try:
+                    file(keys)
+                    return
+                except OSError as error:
+                    report(f"the key log {target} ends here: {error.strerror}; packets go on")
+            lost += 1
+
+        interface.log_keys(write)
 
         def stop() -> None:
-            interface.log_keys(file, on=False)
+            interface.log_keys(write, on=False)
             file.close()
+            if lost:
+                report(f"the key log {target} lost {lost} handshakes")
 
         return stop
 

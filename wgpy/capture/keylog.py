@@ -19,12 +19,13 @@ Wireshark skips it (tests/capture checks that, in a file and in a block).
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from wgpy import secret_files
 from wgpy.protocol.crypto import Crypto
@@ -174,14 +175,14 @@ class KeyLogFile:
     """Appends handshakes to a file that only its owner can read (mode 0600)."""
 
     def __init__(self, path: Path) -> None:
-        descriptor = secret_files.create(path, append=True)
-        self._file: IO[str] = os.fdopen(descriptor, "a", encoding="ascii")
+        self._descriptor = secret_files.create(path, append=True)
 
     def __call__(self, keys: HandshakeKeys) -> None:
-        """An engine's `keylog`."""
-        self._file.write(format_handshake(keys))
-        self._file.flush()
+        """An engine's `keylog`; raises OSError when the file takes no more."""
+        text = format_handshake(keys).encode("ascii")
+        if os.write(self._descriptor, text) != len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        os.close(self._descriptor)

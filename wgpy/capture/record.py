@@ -8,7 +8,8 @@ comments of the packets they belong to.
 Two interfaces: "inner" is what the host sees (super-packets as the TUN device carries
 them, their checksums possibly left to it), "outer" what the UDP socket carries, in
 IP and UDP headers built for the file.  Writing is synchronous: what passed is in the
-file, or, after a write error, counted as lost in the statistics at its end.
+file.  An error (a full disk) ends the recording and not the packets: what comes after it is
+counted as lost until the recorder is taken away.
 """
 
 from __future__ import annotations
@@ -69,12 +70,22 @@ class _Pending:
 class Recorder:
     """Writes one pcapng file after another.  Not thread-safe: lives in the loop's thread."""
 
-    def __init__(self, path: Path, wall: Callable[[], int], *, rotate: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        wall: Callable[[], int],
+        *,
+        rotate: int = 0,
+        failed: Callable[[OSError], None] = lambda _: None,
+    ) -> None:
         """`path` is created with mode 0600; `rotate` is bytes per file, 0 for one file.
 
-        A full file becomes ``NAME-00001.pcapng`` and so on.  Raises OSError.
+        A full file becomes ``NAME-00001.pcapng`` and so on.  Raises OSError.  `failed` is
+        told, once, that a later one has ended the recording.
         """
         self.path = path
+        self._failed = failed
+        self._ended = False
         self.frames = [0, 0]
         self.lost = [0, 0]
         self.sessions = 0
@@ -169,9 +180,9 @@ class Recorder:
         now = self._wall()
         if now - self._flushed >= FLUSH_INTERVAL:
             self._flushed = now
-            self._flush_file()
+            self._do(self._flush_file)
         if self._rotate and self._size >= self._rotate:
-            self._next_file()
+            self._do(self._next_file)
 
     def close(self) -> None:
         """Write what is left and how many frames were lost."""
@@ -190,13 +201,31 @@ class Recorder:
         if self._statics:
             start += pcapng.secrets(self._statics)
         start += b"".join(self._handshakes)
-        file.write(start)
-        file.flush()
+        try:
+            file.write(start)
+            file.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.close()
+            raise
         self._size = len(start)
         return file
 
+    def _do(self, work: Callable[[], object]) -> bool:
+        """Work on the file; whether it was done.  The first error ends the recording."""
+        if self._ended:
+            return False
+        try:
+            work()
+        except OSError as error:
+            self._ended = True
+            self._failed(error)
+        return not self._ended
+
     def _next_file(self) -> None:
         self._finish()
+        if self._ended:
+            return
         self._rotations += 1
         full = self.path.with_stem(f"{self.path.stem}-{self._rotations:05}")
         self.path.rename(full)
@@ -209,8 +238,10 @@ class Recorder:
             self._write(pcapng.statistics(number, at, seen, self.lost[number]))
         try:
             self._file.close()
-        except OSError:
-            self.lost[OUTER] += 1
+        except OSError as error:
+            if not self._ended:
+                self._ended = True
+                self._failed(error)
 
     def _flush_frames(self) -> None:
         frames, self._pending = self._pending, []
@@ -224,16 +255,11 @@ class Recorder:
                 self.lost[frame.interface] += 1
 
     def _flush_file(self) -> None:
-        with contextlib.suppress(OSError):  # the frames' own writes count what is lost
-            self._file.flush()
+        self._file.flush()
 
     def _write(self, block: bytes) -> bool:
-        try:
-            self._file.write(block)
-        except (OSError, ValueError):
-            return False
         self._size += len(block)
-        return True
+        return self._do(lambda: self._file.write(block))
 
 
 def _route_source(endpoint: Endpoint) -> bytes:
@@ -367,7 +393,10 @@ class Recording:
     def __init__(self, interface: Interface, path: Path, *, rotate: int = 0) -> None:
         """Starts at once; raises OSError when the file cannot be made."""
         self._interface = interface
-        self.recorder = Recorder(path, interface.clock.wall, rotate=rotate)
+        self.recorder = Recorder(
+            path, interface.clock.wall, rotate=rotate, failed=self._failed
+        )
+        self._running = True
         interface.on_configured.append(self._configured)
         self._configured()
         self._opened: set[int] = set()
@@ -380,10 +409,19 @@ class Recording:
         self._attach(True)
 
     def stop(self) -> None:
-        """The interface continues as before; the file is complete."""
-        self._attach(False)
-        self._interface.on_configured.remove(self._configured)
-        self.recorder.close()
+        """The interface continues as before; the file is complete.  A second call does nothing."""
+        if self._running:
+            self._running = False
+            self._attach(False)
+            self._interface.on_configured.remove(self._configured)
+            self.recorder.close()
+
+    def _failed(self, error: OSError) -> None:
+        """Not here and now, for this is in the middle of a packet's way."""
+        self._interface.warn(
+            f"the capture in {self.recorder.path} ends here: {error.strerror}; packets go on"
+        )
+        self._interface.loop.call(self.stop)
 
     def _attach(self, on: bool) -> None:
         self._interface.log_keys(self.recorder.handshake, on)

@@ -84,12 +84,14 @@ def _main(argv: list[str] | None) -> int:
     if sys.platform != "linux":
         _fail(f"this system is {sys.platform}: wireguard-py needs Linux and its TUN device")
     log = Log(arguments.interface, _log_level())
+    _harden()
     policy = _load_policy(arguments.policy) if arguments.policy else None
     if arguments.turbo:
         _make_turbo_ready(log)
     service = _open(arguments, log, policy, _attachments(arguments, log))
     if not arguments.foreground:
         _go_to_background(keep_output="LOG_LEVEL" in os.environ and log.level > 0)
+    _give_up_rights()
     log.verbose(f"wireguard-py {__version__} ready, process {os.getpid()}")
     try:
         reason = service.run()
@@ -250,7 +252,7 @@ def _attachments(arguments: argparse.Namespace, log: Log) -> list[Attachment]:
 
         try:
             if option == "--keylog":
-                attach.append(recording.key_log(path))
+                attach.append(recording.key_log(path, log.error))
             else:
                 attach.append(recording.capture(path, arguments.capture_size, log.error))
         except OSError as error:
@@ -304,6 +306,26 @@ def _refused(error: OSError) -> str:
         return f"{error.strerror} (try `ulimit -n 1024`; in a systemd unit, LimitNOFILE=1024)"
     hint = typed.root_hint() if isinstance(error, PermissionError) else ""
     return f"{error.strerror}{hint}"
+
+
+def _harden() -> None:
+    """Before anything is opened or read: no core file, no new rights, enough descriptors."""
+    from wgpy.linux.privilege import TooFewFiles, harden
+
+    try:
+        harden()
+    except TooFewFiles as error:
+        _fail(str(error))
+
+
+def _give_up_rights() -> None:
+    """When all is open, and before there is a second thread."""
+    from wgpy.linux.privilege import give_up_rights
+
+    try:
+        give_up_rights()
+    except OSError as error:
+        _fail(f"cannot give up capabilities: {error.strerror}")
 
 
 def _fail(text: str) -> NoReturn:

@@ -149,7 +149,7 @@ class ControlClient:
             message = self._read()
             if "event" in message:
                 self._events.append(message)
-            elif message.get("id") == number:
+            elif message.get("id") in (number, None):  # None: of the connection as a whole
                 return message
 
     def _read(self) -> dict[str, Any]:

@@ -6,12 +6,14 @@ policy.  Clients are root: the socket has mode 0600.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from wgpy.control.accept import Acceptor, Listener
 from wgpy.control.connection import Connection
 from wgpy.control.events import describe_drop
 from wgpy.control.framing import SCHEMA, Answer, ControlError, encode
@@ -20,6 +22,12 @@ from wgpy.dataplane.interface import Interface
 from wgpy.protocol.events import Event, PacketDropped
 
 EVENTS: Final = ("drops", "verdicts")
+MAX_CLIENTS: Final = 64
+"""Each costs a descriptor, and the memory of what it subscribed to."""
+FULL: Final = {
+    "id": None, "ok": False, "code": "busy",
+    "error": f"{MAX_CLIENTS} clients are connected already",
+}  # fmt: skip
 
 
 class Recording(Protocol):
@@ -33,14 +41,6 @@ class Recording(Protocol):
 
 Record = Callable[[Interface, str, int], Recording]
 """Starts a capture to a path, in files of so many bytes (0: one file); raises OSError."""
-
-
-class Listener(Protocol):
-    """A listening unix socket (`wgpy.linux.unix_socket.UnixListener`)."""
-
-    def fileno(self) -> int: ...
-    def accept(self) -> socket.socket | None: ...
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -75,29 +75,34 @@ class ControlServer:
             "unsubscribe": functools.partial(self._subscribe, add=False),
         }
         self._record = record
-        self._listener = listener
         self._clients: set[_Client] = set()
         self._cleaning = False
-        interface.loop.watch(listener.fileno(), self._accept)
+        self._acceptor = Acceptor(
+            listener, interface.loop, interface.clock, self._take, interface.warn
+        )
 
     def close(self) -> None:
         """Drop all clients and remove the socket."""
         for client in list(self._clients):
             if client.connection is not None:
                 client.connection.close()
-        self.interface.loop.release(self._listener)
+        self._acceptor.close()
 
-    def _accept(self) -> None:
-        accepted = self._listener.accept()
-        if accepted is not None:
-            client = _Client(self.policy.session())
-            self._clients.add(client)
-            client.connection = Connection(
-                accepted,
-                self.interface.loop,
-                functools.partial(self._handle, client),
-                functools.partial(self._forget, client),
-            )
+    def _take(self, accepted: socket.socket) -> None:
+        if len(self._clients) >= MAX_CLIENTS:
+            # An idle one may be an agent that listens: nobody is sent away for a newcomer.
+            with contextlib.suppress(OSError):
+                accepted.send(encode(FULL))
+            accepted.close()
+            return
+        client = _Client(self.policy.session())
+        self._clients.add(client)
+        client.connection = Connection(
+            accepted,
+            self.interface.loop,
+            functools.partial(self._handle, client),
+            functools.partial(self._forget, client),
+        )
 
     def _forget(self, client: _Client) -> None:
         """The client is gone, and with it what it left half-done."""

@@ -187,7 +187,13 @@ class Egress:
             return None, None
         verdict = self._device.policy.egress(addresses.source, addresses.destination, packet)
         peer = self._device.allowed_ips.lookup(addresses.destination)
-        if verdict.action is not Action.ENCRYPT or verdict.per_packet or peer is None:
+        if verdict.action is Action.PLAINTEXT or verdict.per_packet:
+            return None, verdict
+        if verdict.action is not Action.ENCRYPT:
+            self.flows.refuse(key, verdict.reason or DropReason.POLICY_DENIED)
+            return None, verdict
+        if peer is None:
+            self.flows.refuse(key, DropReason.NO_PEER)
             return None, verdict
         if self._device.is_endpoint(addresses.destination):
             # It may be a datagram of ours: each is looked at, on the readable path.
@@ -222,6 +228,10 @@ class Egress:
         if key is not None:
             peer = self.flows.get(key)
             if peer is None:
+                reason = self.flows.refused.get(key)
+                if reason is not None:
+                    self._refuse(reason, start, size, now)
+                    return at + 1
                 peer, verdict = self._learn(key, start, size)
             else:
                 verdict = ENCRYPT
@@ -240,6 +250,15 @@ class Egress:
             return at + run
         self._send_single(way, start, size, vnet)
         return at + 1
+
+    def _refuse(self, reason: DropReason, start: int, size: int, now: int) -> None:
+        """A packet of a flow that is refused.  There may be a flood of them: nothing is copied."""
+        device, slots = self._device, self._slots
+        if not device.up or slots.buffer[start - VNET_SIZE + 1] != GSO_NONE:
+            self._readable(start, size, Verdict(Action.DROP, reason), now)
+            return
+        packet = slots.view[start : start + size]
+        device.drop(reason, now, direction=Direction.EGRESS, packet=packet)
 
     def _readable(self, start: int, size: int, verdict: Verdict | None, now: int) -> None:
         """The engine's own path, whole packet by whole packet."""

@@ -34,6 +34,9 @@ from wgpy.protocol.session import Session
 MAX_LONG: Final = 8
 LONG: Final = 1 << 15
 """Trains of at least this size, in bytes, are taken one after the other in one turn."""
+MAX_REFUSED: Final = 32
+"""Lone datagrams that bring nothing are taken one after the other, too: where there is one
+there are many, and the packets of the peers wait behind them."""
 
 BODY: Final = TRANSPORT_HEADER_SIZE
 
@@ -117,16 +120,21 @@ class Ingress:
     # 1. Receive.
 
     def turn(self, fd: int, now: int) -> None:
-        """What waits at one socket: one train, or some long ones that follow each other."""
+        """What waits at one socket: one train, or some that follow each other (see above)."""
         self.flows.refresh()
-        for _ in range(MAX_LONG):
+        long = refused = 0
+        while long < MAX_LONG and refused < MAX_REFUSED:
             train = self._udp.receive_train(fd, self._slab.buffer)
             if train is None:
                 return
             size, stride, endpoint = train.size, train.stride, train.endpoint
             if size <= stride:
-                self._single(size, endpoint, now)
-            elif stride < TRANSPORT_OVERHEAD or size > SLAB_SIZE // 2:
+                if self._single(size, endpoint, now):
+                    return
+                refused += 1
+                continue
+            long += 1
+            if stride < TRANSPORT_OVERHEAD or size > SLAB_SIZE // 2:
                 self._readable(0, size, max(stride, 1), endpoint, now)
             else:
                 self._train(size, stride, endpoint, now)
@@ -138,12 +146,17 @@ class Ingress:
         count = -(-size // stride)
         last = size - (count - 1) * stride - TRANSPORT_OVERHEAD
         if last < 0:  # Too short for a transport message.
-            count -= 1
-            self._readable(count * stride, size, stride, endpoint, now)
-            last = rows.plain
+            count, last = count - 1, rows.plain
         if count > rows.room:
-            self._readable(rows.room * stride, count * stride, stride, endpoint, now)
             count, last = rows.room, rows.plain
+        self._rows(rows, count, last, endpoint, now)
+        taken = (count - 1) * stride + last + TRANSPORT_OVERHEAD
+        if taken < size:  # Behind the rows, and not further than the train goes.
+            self._readable(taken, size, stride, endpoint, now)
+
+    def _rows(self, rows: Rows, count: int, last: int, endpoint: Endpoint, now: int) -> None:
+        """`count` messages, the last with `last` bytes of plaintext."""
+        stride = rows.stride
         # 2. Type and index: usually all the same.
         head = self._slab.buffer[:8]
         if rows.heads[:count].tobytes() == head * count:
@@ -214,8 +227,8 @@ class Ingress:
         else:
             self._one_by_one(session, run, frozenset(wrong), source, now)
 
-    def _single(self, size: int, source: Endpoint, now: int) -> None:
-        """Steps 2 to 6 for a datagram that came alone."""
+    def _single(self, size: int, source: Endpoint, now: int) -> bool:
+        """Steps 2 to 6 for a datagram that came alone; whether it was a message of a peer."""
         slab = self._slab
         found = None
         if size >= TRANSPORT_OVERHEAD:
@@ -224,7 +237,7 @@ class Ingress:
         if found is None:
             self._engine.receive([Datagram(bytes(slab.view[:size]), source)], now=now)
             self._carry_out()
-            return
+            return False
         session, aead = found
         device, peer = self._device, session.peer
         plain = size - TRANSPORT_OVERHEAD
@@ -237,7 +250,7 @@ class Ingress:
             reason = DropReason.TAG_INVALID
         if reason is not None:
             device.drop(reason, now, peer=peer, endpoint=source, size=size)
-            return
+            return False
         # The host need not wait for our books, but its answer must go where the peer is now
         # and under the keys that this packet confirms.
         early = plain and session is peer.current and peer.endpoint == source
@@ -250,6 +263,7 @@ class Ingress:
                 self._deliver_alone(peer, BODY, plain, now)
         else:
             device.events.append(KeepaliveReceived(now, peer.public_key))
+        return True
 
     def _one_by_one(
         self,

@@ -2,7 +2,8 @@
 
 This is all that stands between the sans-IO engine and the world, and it says nothing
 about WireGuard.  It
-* carries packets (`Path`; `PlainPath` is the readable one, one packet at a time),
+* carries packets (`Path`; `PlainPath` is the readable one, one packet at a time), and
+  established traffic first (`spare`),
 * applies configuration: what belongs to the sockets first, because that can fail,
 * follows the link: sockets are open while the link is up, as with the kernel's device,
 * gives the engine the time, its deadlines and now and then the wall clock,
@@ -24,6 +25,7 @@ from typing import Final, Protocol, TypeVar
 
 from wgpy.dataplane.loop import Loop
 from wgpy.dataplane.ports import Clock, TunPort, UdpPort
+from wgpy.dataplane.spare import SpareReader
 from wgpy.protocol.constants import NS
 from wgpy.protocol.device import HandshakeKeys
 from wgpy.protocol.drops import DropReason
@@ -33,6 +35,9 @@ from wgpy.protocol.settings import DeviceChange, DeviceSnapshot
 
 BATCH: Final = 64
 """Packets taken in one callback, from either side: the bound of unfairness."""
+
+UNDER_LOAD: Final = 1 / 8
+"""Filled part of the queue of handshakes from which on we are under load, as in the kernel."""
 
 WALL_CLOCK_INTERVAL: Final = 1 * NS
 
@@ -80,8 +85,7 @@ class Interface:
     ) -> None:
         """Joins the loop at once, with the link down until `set_link`.
 
-        `path` makes the data path (`PlainPath` if None) when the link first comes up;
-        `warn` is told, in words, of what goes wrong without a caller to tell it to.
+        `path` makes the data path (`PlainPath` if None) when the link first comes up.
         """
         self.engine = engine
         self.tun = tun
@@ -95,7 +99,8 @@ class Interface:
         self._key_logs: list[Callable[[HandshakeKeys], None]] = []
         self._taps: list[Tap] = []
         self._ports = tun, udp
-        self._warn = warn
+        self.warn = warn
+        """Told, in words, of what goes wrong without a caller to tell it to."""
         self._link_up = False
         self._anchored = clock.monotonic()
         self._make_path: Callable[[Interface], Path] = path or PlainPath
@@ -105,6 +110,9 @@ class Interface:
         engine.set_up(False, now=self._anchored)
         loop.watch(tun.fileno(), self.path.tun_ready)
         loop.add_timed(self)
+        self._handshakes = SpareReader(
+            loop, clock, lambda fd: self.path.udp_ready(fd), self._handshakes_wait
+        )
 
     def now(self) -> int:
         """Monotonic ns for the engine, whose idea of the wall clock it keeps fresh."""
@@ -146,7 +154,7 @@ class Interface:
             try:
                 self._listen(self.udp.port)
             except OSError as error:
-                self._warn(f"cannot listen on UDP port {self.udp.port}: {error.strerror}")
+                self.warn(f"cannot listen on UDP port {self.udp.port}: {error.strerror}")
             if not self._path_is_made:
                 # Last, for it may take a while: what arrives meanwhile waits in the socket.
                 self._carry()
@@ -181,7 +189,7 @@ class Interface:
         return begun
 
     def _tell_keys(self, keys: HandshakeKeys) -> None:
-        for sink in self._key_logs:
+        for sink in list(self._key_logs):
             sink(keys)
 
     def _carry(self) -> None:
@@ -223,11 +231,20 @@ class Interface:
         finally:
             self._watch_udp()
 
+    def _handshakes_wait(self) -> None:
+        """Their share of the time is used up; what is left tells whether this is a flood."""
+        if self.udp.handshake_backlog() >= UNDER_LOAD:
+            self.engine.press(now=self.now())
+
     def _watch_udp(self) -> None:
+        handshakes = self.udp.handshake_filenos()
+        self._handshakes.watch(handshakes)
         for fd in self.udp.filenos():
-            self.loop.watch(fd, functools.partial(self.path.udp_ready, fd))
+            if fd not in handshakes:
+                self.loop.watch(fd, functools.partial(self.path.udp_ready, fd))
 
     def _unwatch_udp(self) -> None:
+        self._handshakes.unwatch()
         for fd in self.udp.filenos():
             self.loop.unwatch(fd)
 

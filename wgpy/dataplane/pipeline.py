@@ -28,7 +28,8 @@ Fair: one turn takes at most a few super-packets or `TURN` packets from one side
 the loop looks at everything else; after a turn of the way in, the core is offered to the
 programs that were given something to read.  Bounded: all buffers are made once.  In overload the
 *newest* packets are lost, where they would have to wait: in the TUN device's queue
-(the interface's TX drops) and in the UDP socket's (`DropReason.UDP_OVERFLOW`); packets
+(the interface's TX drops) and in the UDP sockets' (`DropReason.UDP_OVERFLOW`, and
+`HANDSHAKE_QUEUE_FULL` where handshakes wait, which are read in a share of the time); packets
 that wait for a handshake lose the *oldest* (`DropReason.QUEUE_FULL`).
 """
 
@@ -77,6 +78,9 @@ class TrainUdp(UdpPort, TrainSource, TrainSink, Protocol):
     def overflowed(self) -> int:
         """Datagrams lost for want of room since the last call."""
 
+    def handshakes_overflowed(self) -> int:
+        """As `overflowed`, at the sockets where no transport message comes."""
+
 
 def batch_path(interface: Interface, tools: Tools) -> BatchPath:
     """The batch path between the interface's own ports; TypeError if these are plain ones."""
@@ -121,13 +125,17 @@ class BatchPath:
     def udp_ready(self, fd: int) -> None:
         """One turn of the way in, at one socket."""
         now = self._interface.now()
+        delivered = self._device.delivered.packets
         self._in.turn(fd, now)
         self._carry_out()
-        # Who reads what came may wait for this core, and its socket may be small.
-        os.sched_yield()
+        if self._device.delivered.packets != delivered:
+            # Who reads what came may wait for this core, and its socket may be small.
+            os.sched_yield()
         if now - self._checked >= OVERFLOW_CHECK:
             self._checked = now
-            self._count(self._udp.overflowed(), DropReason.UDP_OVERFLOW, Direction.INGRESS)
+            udp, ingress = self._udp, Direction.INGRESS
+            self._count(udp.overflowed(), DropReason.UDP_OVERFLOW, ingress)
+            self._count(udp.handshakes_overflowed(), DropReason.HANDSHAKE_QUEUE_FULL, ingress)
 
     def flush(self) -> None:
         """Carry out what the engine has after a deadline or a change of configuration."""

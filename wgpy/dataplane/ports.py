@@ -61,6 +61,12 @@ class UdpPort(Protocol):
     def mark(self) -> int: ...
     def filenos(self) -> Sequence[int]: ...
 
+    def handshake_filenos(self) -> Sequence[int]:
+        """Those of `filenos` at which no transport message comes."""
+
+    def handshake_backlog(self) -> float:
+        """How full the fullest of their queues is, 0 to 1."""
+
     def receive(self, limit: int) -> list[Datagram]:
         """Up to `limit` datagrams that are ready now, from both families in turn."""
 

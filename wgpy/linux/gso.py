@@ -16,7 +16,7 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from wgpy.linux.refusals import Refusals
@@ -25,6 +25,7 @@ from wgpy.linux.udp import (
     Address,
     LinuxUdp,
     Way,
+    memory_info,
     read_endpoint,
 )
 from wgpy.protocol.datagram import Datagram
@@ -34,8 +35,6 @@ from wgpy.protocol.endpoint import Endpoint
 SOL_UDP: Final = 17
 UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
-SO_MEMINFO: Final = 55
-_MEMINFO_DROPS: Final = 8
 
 DETOUR: Final = 256
 """Trains sent apart after a refusal before the next attempt."""
@@ -44,7 +43,6 @@ _REMEMBERED: Final = 1024
 _GRO_REFUSED: Final = frozenset({errno.EINVAL, errno.EIO, errno.EOPNOTSUPP})
 _SIZE: Final = struct.Struct("=H")
 _GRO_SIZE: Final = struct.Struct("=i")
-_NUMBERS: Final = struct.Struct("=9I")
 
 
 class Train(NamedTuple):
@@ -76,11 +74,12 @@ class GsoUdp(LinuxUdp):
         super().rebind(port)
         if self._sockets is before:
             return
-        self._by_fd = {s.fileno(): s for s in self._sockets}
+        self._by_fd = {s.fileno(): s for s in self._sockets_in_turn}
         # What was learnt about the old sockets does not hold for the new ones.
         self._apart.clear()
         self._drops.clear()
-        for s in () if self._gro.given_up else self._sockets:
+        # All, for the kernel builds trains before it knows to which of our sockets they go.
+        for s in () if self._gro.given_up else self._sockets_in_turn:
             with contextlib.suppress(OSError):  # Then every train has one datagram.
                 s.setsockopt(SOL_UDP, UDP_GRO, 1)
 
@@ -136,7 +135,7 @@ class GsoUdp(LinuxUdp):
     def _receive_refused(self, error: OSError) -> None:
         """A datagram that waits cannot be had: without GRO it may."""
         if not self._gro.given_up and self._gro.note(error):
-            for s in self._sockets:
+            for s in self._sockets_in_turn:
                 with contextlib.suppress(OSError):
                     s.setsockopt(SOL_UDP, UDP_GRO, 0)
 
@@ -159,14 +158,18 @@ class GsoUdp(LinuxUdp):
         return 0
 
     def overflowed(self) -> int:
-        """Datagrams that the sockets had no room for since the last call."""
+        """Datagrams that the sockets for data had no room for since the last call."""
+        return self._lost(self._sockets.data)
+
+    def handshakes_overflowed(self) -> int:
+        """As `overflowed`, of the sockets that get no transport messages."""
+        return self._lost(self._sockets.handshakes)
+
+    def _lost(self, sockets: Sequence[socket.socket]) -> int:
         lost = 0
-        for fd, s in self._by_fd.items():
-            try:
-                numbers = _NUMBERS.unpack(s.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
-            except (OSError, struct.error):
-                continue
-            drops = numbers[_MEMINFO_DROPS]
+        for s in sockets:
+            fd = s.fileno()
+            drops = memory_info(s).drops
             lost += drops - self._drops.get(fd, 0) & 0xFFFFFFFF
             self._drops[fd] = drops
         self.overflows += lost

@@ -116,7 +116,13 @@ class Service:
                 warn=self._log.error,
             )
             stack.callback(self._interface.close)
-            server = UapiServer(self._listener, self._interface, self._loop, report=self._report)
+            server = UapiServer(
+                self._listener,
+                self._interface,
+                self._loop,
+                report=self._report,
+                say=self._log.error,
+            )
             stack.callback(server.close)
             control = ControlServer(
                 self._control, self._interface, self._policy, record=self._record

@@ -18,14 +18,16 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final, Protocol, TypeVar
 
+from wgpy.control.accept import Acceptor
 from wgpy.dataplane.loop import READ, WRITE, Loop
+from wgpy.linux.clock import LinuxClock
 from wgpy.linux.unix_socket import BACKLOG, UnixListener
 from wgpy.protocol.settings import DeviceChange, DeviceSnapshot
 from wgpy.uapi import Reply, RequestReader, UapiError, format_set_reply, respond
 
 CHUNK: Final = 1 << 16
 MAX_CONNECTIONS: Final = BACKLOG
-"""More clients than this wait in the backlog of the socket."""
+"""For one more, the client that has been silent for longest goes."""
 
 T = TypeVar("T")
 
@@ -48,37 +50,40 @@ class UapiServer:
         loop: Loop,
         *,
         report: Callable[[UapiError], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`report` is told why a request was refused; no secret is in an explanation."""
-        self._listener = listener
+        """`report` is told why a request was refused, `say` why nobody can be accepted.
+
+        No secret is in an explanation.
+        """
         self._interface = interface
         self._loop = loop
         self._report = report
         self._clients: dict[int, _Connection] = {}
         self._work: SimpleQueue[tuple[_Connection, str]] | None = None
-        loop.watch(listener.fileno(), self._accept)
+        self._acceptor = Acceptor(listener, loop, LinuxClock(), self._take, say)
 
     def close(self) -> None:
         """Drop all clients and remove the socket."""
         for connection in list(self._clients.values()):
             connection.close()
-        self._loop.release(self._listener)
+        self._acceptor.close()
 
-    def _accept(self) -> None:
-        client = self._listener.accept()
-        if client is not None:
-            connection = _Connection(client, self._loop, self._ask, self._forget)
-            self._clients[client.fileno()] = connection
+    def _take(self, client: socket.socket) -> None:
         if len(self._clients) >= MAX_CONNECTIONS:
-            self._loop.unwatch(self._listener.fileno())
+            silent = (c for c in self._clients.values() if c.is_silent)
+            # If nobody is, the one that has waited for longest is no loss to others.
+            next(silent, next(iter(self._clients.values()))).close()
+        connection = _Connection(client, self._loop, self._ask, self._forget)
+        self._clients[client.fileno()] = connection
 
     def _forget(self, fd: int) -> None:
         del self._clients[fd]
-        if len(self._clients) == MAX_CONNECTIONS - 1:
-            self._loop.watch(self._listener.fileno(), self._accept)
 
     def _ask(self, connection: _Connection, request: str) -> None:
         """Let the worker answer; it starts with the first request (never before a fork)."""
+        # Whoever asks now has been silent for the shortest time.
+        self._clients[connection.fd] = self._clients.pop(connection.fd)
         if self._work is None:
             self._work = SimpleQueue()
             threading.Thread(
@@ -138,6 +143,7 @@ class _Connection:
     ) -> None:
         self._socket = client
         self._fd = client.fileno()
+        self._asked = False
         self._loop = loop
         self._ask = ask
         self._forget = forget
@@ -151,8 +157,19 @@ class _Connection:
         """Send `text`, as fast as the client takes it, then go on with the next request."""
         if self._fd < 0:
             return
+        self._asked = False
         self._output = memoryview(text.encode())
         self._write()
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor; negative when it is closed."""
+        return self._fd
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it waits for nothing: no whole request, no answer on its way."""
+        return not self._asked and not self._output
 
     def close(self) -> None:
         """Forget the client and what it still wanted."""
@@ -188,6 +205,7 @@ class _Connection:
     def _next(self) -> None:
         """Ask for the next answer; until it is written, the client is not read."""
         self._loop.unwatch(self._fd)
+        self._asked = True
         self._ask(self, self._requests.popleft())
 
     def _write(self) -> None:

@@ -1,7 +1,7 @@
 """A listening unix socket that only root can reach: its life, not what is said on it.
 
 Mode 0600 from the first moment, a stale one (nobody answers) replaced, a live one
-refused, removed at the end if it still is ours.
+refused, removed at the end if it still is ours.  Who connects must be root or our own user.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ import errno
 import fcntl
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from wgpy.control.accept import LIMITS
+
+_CREDENTIALS: Final = struct.Struct("=iII")
+"""struct ucred: process, user, group."""
 
 BACKLOG: Final = 64
 """Clients that may wait to be accepted."""
@@ -44,10 +50,18 @@ class UnixListener:
         return self.socket.fileno()
 
     def accept(self) -> socket.socket | None:
-        """The next client, non-blocking; None when it is gone or there is none."""
+        """The next client, non-blocking; None when it is gone, there is none, or not allowed.
+
+        Raises OSError where we may open nothing more (`wgpy.control.accept.LIMITS`).
+        """
         try:
             client, _ = self.socket.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in LIMITS:
+                raise
+            return None
+        if not _is_trusted(client):
+            client.close()
             return None
         client.setblocking(False)
         return client
@@ -82,6 +96,13 @@ class UnixListener:
         except BaseException:
             hidden.unlink(missing_ok=True)
             raise
+
+
+def _is_trusted(client: socket.socket) -> bool:
+    """Whether root or our own user connected, whatever the file's mode is by now."""
+    found = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(found)
+    return user in (0, os.geteuid())
 
 
 @contextlib.contextmanager

@@ -186,6 +186,12 @@ class MemoryUdp:
     def filenos(self) -> Sequence[int]:
         return [self._bell.fileno()] if self._bell else []
 
+    def handshake_filenos(self) -> Sequence[int]:
+        return ()
+
+    def handshake_backlog(self) -> float:
+        return 0.0
+
     def rebind(self, port: int) -> None:
         if port and port == self.port and self._bell:
             return

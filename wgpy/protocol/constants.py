@@ -73,6 +73,10 @@ class Parameters:
     staged_packets: int = MAX_STAGED_PACKETS
     cookie_rate: int = 20
     cookie_burst: int = 5
+    # Cookie replies a second, to one source and in all.  Not in the paper or the kernel,
+    # which answer everything: an attacker must not choose how much we compute and send.
+    cookie_replies: int = 500
+    cookie_replies_in_all: int = 5_000
     # §5.3 leaves "under load" to the implementation.  Ours is a leaky bucket: each
     # handshake message with a valid mac1 adds one, `handshake_drain` a second leak out.
     # At `under_load_backlog` cookies are demanded, until the level was below it for

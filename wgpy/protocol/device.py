@@ -22,7 +22,7 @@ from wgpy.protocol.keys import PresharedKey, PrivateKey, PublicKey
 from wgpy.protocol.packet import read_addresses
 from wgpy.protocol.peer import Peer
 from wgpy.protocol.policy import Buffer, PacketPolicy
-from wgpy.protocol.ratelimit import LoadMeter, RateLimiter
+from wgpy.protocol.ratelimit import LoadMeter, RateLimiter, ReplyLimiter
 from wgpy.protocol.session import Session
 from wgpy.protocol.tai64n import TimestampSource
 
@@ -87,6 +87,7 @@ class Device:
         # Receiver index → the session, or the peer whose initiation it names (§5.4.2).
         self.indices: dict[int, Session | Peer] = {}
         self.limiter = RateLimiter(parameters.cookie_rate, parameters.cookie_burst)
+        self.replies = ReplyLimiter(parameters.cookie_replies, parameters.cookie_replies_in_all)
         self.load = LoadMeter(
             parameters.under_load_backlog, parameters.handshake_drain, parameters.under_load_hold
         )

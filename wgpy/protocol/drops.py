@@ -18,6 +18,7 @@ class DropReason(Enum):
     NO_PRIVATE_KEY = "this device has no private key"
     MAC2_REQUIRED = "under load: answered with a cookie reply (§5.3)"
     RATE_LIMITED = "under load: this source sends too many handshakes"
+    COOKIE_LIMITED = "under load: no cookie reply, for too many were sent (§5.3)"
     STATIC_INVALID = "encrypted static key does not open (§5.4.2)"
     UNKNOWN_INITIATOR = "initiator's public key is no configured peer (§5.1)"
     LOW_ORDER_KEY = "Diffie-Hellman result is zero"
@@ -56,6 +57,7 @@ class DropReason(Enum):
     # The edges: sockets and the TUN device.
     UDP_SEND_FAILED = "the UDP socket refused the datagram"
     UDP_OVERFLOW = "the UDP socket's receive queue overflowed"
+    HANDSHAKE_QUEUE_FULL = "the queue of handshake messages overflowed"
     TUN_WRITE_FAILED = "the TUN device refused the packet"
 
     @property

@@ -157,6 +157,10 @@ class Engine:
                 outbound.initiate(self.device, peer, now)
         return len(self.device.outbox) - before
 
+    def press(self, *, now: int) -> None:
+        """More handshake messages wait than can be read: we are under load (§5.3) for a while."""
+        self.device.load.press(now)
+
     def set_up(self, up: bool, *, now: int) -> None:
         """The device was brought up or down; engines start up."""
         configure.set_up(self.device, up, now)

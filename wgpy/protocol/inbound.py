@@ -68,10 +68,11 @@ def receive_datagram(device: Device, datagram: Datagram, now: int) -> None:
         device.drop(reason, now, endpoint=endpoint, size=len(data))
 
 
-def _admit(
-    device: Device, data: bytes, sender_index: int, source: Endpoint, now: int
-) -> DropReason | None:
-    """mac1 always; under load mac2, or a cookie reply instead of work (§5.3)."""
+def _admit(device: Device, data: bytes, source: Endpoint, now: int) -> DropReason | None:
+    """mac1 always; under load mac2, or a cookie reply instead of work (§5.3).
+
+    A flood ends here, so nothing is parsed before.
+    """
     if device.checker is None:
         return DropReason.NO_PRIVATE_KEY
     if not device.checker.mac1_ok(data):
@@ -80,6 +81,10 @@ def _admit(
         return None
     if device.checker.mac2_ok(data, source, now):
         return None if device.limiter.allow(source.ip, now) else DropReason.RATE_LIMITED
+    if not device.replies.allow(source.ip, now):
+        return DropReason.COOKIE_LIMITED
+    # Both handshake messages begin with type and sender index (§5.4.2, §5.4.3).
+    sender_index = int.from_bytes(data[4:8], "little")
     reply = device.checker.reply(data, sender_index, source, now)
     device.outbox.append(Datagram(reply.encode(), source))
     device.events.append(CookieReplySent(now, None, source))
@@ -90,10 +95,10 @@ def receive_initiation(
     device: Device, data: bytes, source: Endpoint, now: int
 ) -> DropReason | None:
     """Read an initiation (§5.4.2) and answer it (§5.4.3)."""
-    message = Initiation.parse(data)
-    refused = _admit(device, data, message.sender_index, source, now)
+    refused = _admit(device, data, source, now)
     if refused is not None:
         return refused
+    message = Initiation.parse(data)
     assert device.private_key is not None and device.public_key is not None
     try:
         opened = noise.open_static(
@@ -161,10 +166,10 @@ def _respond(
 
 def receive_response(device: Device, data: bytes, source: Endpoint, now: int) -> DropReason | None:
     """Read the answer to our initiation (§5.4.3): the session can be used at once."""
-    message = Response.parse(data)
-    refused = _admit(device, data, message.sender_index, source, now)
+    refused = _admit(device, data, source, now)
     if refused is not None:
         return refused
+    message = Response.parse(data)
     peer = device.indices.get(message.receiver_index)
     if not isinstance(peer, Peer) or peer.initiation is None:
         return DropReason.UNKNOWN_INDEX

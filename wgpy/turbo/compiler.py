@@ -10,6 +10,7 @@ write to is not used: then everything is compiled anew at each start.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -22,6 +23,9 @@ import numba
 from numba import config, njit
 
 settings: Any = config
+
+MAX_LINKS = 40
+"""Symbolic links in one path, as in the kernel."""
 
 
 def folder() -> Path:
@@ -36,26 +40,57 @@ def folder() -> Path:
 
 
 def usable(place: Path) -> bool:
-    """Make the folder; False if that cannot be, or if others may change what is in it."""
+    """Make the folder; False if that cannot be, or if others may change what is in it.
+
+    The path is looked at from its root on, each part before it is entered: nobody else may
+    have made it, a symbolic link included, or be able to put another in its place.
+    """
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.access(place, os.W_OK) and all(_ours(p) for p in (place, *place.parents))
+        missing = _missing(place.absolute())
+        for part in missing:
+            with contextlib.suppress(FileExistsError):  # Another of ours starts beside us.
+                part.mkdir(mode=0o700)
+        if missing and _missing(place.absolute()):
+            return False
+        return os.access(place, os.W_OK) and all(_is_ours(p.lstat()) for p in place.rglob("*"))
     except OSError:
         return False
 
 
-def _ours(place: Path) -> bool:
-    found = place.stat()
+def _missing(place: Path) -> list[Path]:
+    """The parts of `place` that do not exist, outermost first; PermissionError for others' work."""
+    left, here, links = list(place.parts[1:]), Path(place.anchor), 0
+    while left:
+        part = here / left.pop(0)
+        try:
+            found = part.lstat()
+        except FileNotFoundError:
+            return [part, *(part.joinpath(*left[: n + 1]) for n in range(len(left)))]
+        if not _is_ours(found):
+            raise PermissionError(f"{part} belongs to another user, or others may write to it")
+        if not stat.S_ISLNK(found.st_mode):
+            here = part
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            raise PermissionError(f"{place} has too many symbolic links")
+        target = Path(os.path.normpath(here / part.readlink()))
+        left, here = [*target.parts[1:], *left], Path(target.anchor)
+    return []
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    """Made by root or by us, and by nobody else to be changed: a link never, a folder by mode."""
+    if found.st_uid not in (0, os.geteuid()):
+        return False
     open_to_all = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return found.st_uid in (0, os.geteuid()) and (
-        not open_to_all or bool(found.st_mode & stat.S_ISVTX)
-    )
+    return stat.S_ISLNK(found.st_mode) or not open_to_all or bool(found.st_mode & stat.S_ISVTX)
 
 
 FOLDER = folder()
+IS_KEPT = usable(FOLDER)
 IS_NEW = not any(FOLDER.rglob("*.nbi"))
 """Nothing was compiled from these sources yet."""
-IS_KEPT = usable(FOLDER)
 
 
 def compiled(function: Callable[..., Any]) -> Any:
