@@ -183,7 +183,9 @@ def test_two_spellings_of_one_address_are_one_key() -> None:
             read_entry(other, value)
 
 
-@pytest.mark.parametrize("value", [b"", b"\xff\xfe", b"[]", b"null", b"[" * 60_000, b"{", b"1" * 9000])
+@pytest.mark.parametrize(
+    "value", [b"", b"\xff\xfe", b"[]", b"null", b"[" * 60_000, b"{", b"1" * 9000]
+)
 def test_not_an_object(value: bytes) -> None:
     with pytest.raises(ValueError, match="the value"):
         read_node("worker-1", "default", value)

@@ -69,7 +69,9 @@ class Mirror:
         self._own_keys: set[str] = set()
         """Addresses in the store that speak for this node, whoever wrote them."""
         self.overfull = False
-        """Addresses of a node unknown by then were left out: list again once it is known."""
+        """Addresses of nodes that were not known were left out."""
+        self.relist = False
+        """And then a node has come: those left out may be its own."""
 
     def own(self, addresses: Iterable[AddressBytes]) -> None:
         """This node's own addresses: entries on them are its own business."""
@@ -148,6 +150,7 @@ class Mirror:
             yield from self._refuse(pair.key, error)
             return
         yield from self._accept(pair.key)
+        self.relist |= self.overfull and name not in self._nodes
         self._nodes[name] = pair.revision
         self._let_go(name)
         self._node_addresses[name] = node.addresses

@@ -11,12 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Final
 
 from strict.discovery import EntryUpsert, NodeUpsert, Synced
 from strict.discovery.etcd.layout import Layout
 from strict.discovery.etcd.mirror import Mirror, Said
 from strict.discovery.etcd.store import Backoff, Compacted, Store, StoreError
 
+RELIST: Final = 10.0
+"""Seconds at least between two listings that are not needed for the watch."""
 Hand = Callable[[list[Said]], None]
 
 
@@ -41,6 +44,7 @@ class Reader(threading.Thread):
         self._store, self._layout, self._mirror, self._hand = store, layout, mirror, hand
         self._backoff = Backoff(jitter)
         self._ending = threading.Event()
+        self._relist_at = 0.0
 
     def end(self) -> None:
         """`run` returns within the timeout of a request; nothing is handed on any more."""
@@ -67,7 +71,7 @@ class Reader(threading.Thread):
 
     def _round(self) -> None:
         """A listing when there is none, then a watch until it falls silent."""
-        if not self.revision or self._mirror.overfull:
+        if not self.revision or self._may_relist():
             self._list()
         self.watches += 1
         for events in self._store.watch(self._layout.root, self.revision + 1, self._works):
@@ -77,8 +81,11 @@ class Reader(threading.Thread):
             ]
             self._give(updates)
             self.revision = events[-1].revision
-            if self._mirror.overfull or self._ending.is_set():
+            if self._ending.is_set() or self._may_relist():
                 return
+
+    def _may_relist(self) -> bool:
+        return self._mirror.relist and time.monotonic() >= self._relist_at
 
     def _works(self) -> None:
         self._backoff.succeeded()
@@ -89,7 +96,8 @@ class Reader(threading.Thread):
     def _list(self) -> None:
         """Everything as of one revision; the rest of the round watches from the next one."""
         first, mirror = not self.listings, self._mirror
-        mirror.overfull = False
+        mirror.overfull = mirror.relist = False
+        self._relist_at = time.monotonic() + RELIST
         nodes = list(self._store.pages(self._layout.nodes))
         revision = nodes[0][0]
         self._give(mirror.list_nodes(pair for _, page in nodes for pair in page))

@@ -302,11 +302,13 @@ class Store:
 # Answers that any other endpoint would give as well: the request, not the way, is refused.
 _NO_FAIL_OVER: Final = (3, _NOT_FOUND, 7, 11)
 
+_OURS: Final = "our certificate is not accepted (`cert` and `key`)"
 _WORDS: Final = (
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not accepted (see `ca`, and its dates)"),
-    ("alert bad certificate", "our certificate is not accepted: renew `cert` and `key`"),
-    ("alert certificate", "our certificate is not accepted: renew `cert` and `key`"),
-    ("alert unknown ca", "our certificate is not accepted: its issuer is unknown there"),
+    ("alert", f"{_OURS}, see its dates and its issuer"),
+    # Go's server may be gone before its alert is read.
+    ("EOF occurred", f"it hung up; probably {_OURS}, see its dates and its issuer"),
+    ("reset by peer", f"it hung up; if that stays so, {_OURS}"),
     ("authentication failed", "user or password is wrong (see `user` and `password_file`)"),
     ("user name is empty", "it wants a login: set `user` and `password_file`"),
     ("permission denied", "no permission: the user's role must cover the prefix"),
