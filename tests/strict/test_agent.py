@@ -476,7 +476,7 @@ def test_lines_for_programs_say_what_they_are_about(
     agent.tick()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["kind"], line["about"]) for line in lines if line["about"]] == [
-        ("problem", "refused thief"), ("solved", "refused thief")]
+        ("problem", "refused thief"), ("resolved", "refused thief")]
     assert lines[0]["kind"] == "info" and all(line["time"] and line["text"] for line in lines)
 
 
