@@ -84,6 +84,7 @@ ENTRIES = {
     "a pod for us that we do not know": pod("10.244.7.7", "192.168.5.1"),
     "another's pod on nobody": pod("10.244.2.7", "192.168.5.77"),
     "another's pod, not to be encrypted": pod("10.244.2.7", "192.168.5.2", encrypt=False),
+    "more than its node's range": pod("10.244.2.0/23", "192.168.5.2"),
     "another's pod, on us": pod("10.244.2.7", "192.168.5.1"),
 }
 
@@ -192,6 +193,20 @@ def test_this_node_is_not_described_by_others() -> None:
     assert made.local() == replace(HERE, public_key=key(1))
     told(made, NodeDelete("here"))
     assert made.local().addresses == HERE.addresses
+
+
+def test_this_node_is_not_described_by_others_where_no_file_does() -> None:
+    made = state(NodeUpsert(replace(VICTIM, name="here")), files=())
+    assert made.local() == Node("here", public_key=key(1)) and len(made.table.nodes) == 0
+
+
+def test_a_node_among_the_pods_is_no_pod() -> None:
+    """With allow_remote_node_identities: its address is on it, whoever says where it is."""
+    made = ClusterState(config(allow_remote_node_identities=True), key(1))
+    made.take("file", [NodeUpsert(HERE)])
+    told(made, NodeUpsert(replace(VICTIM, addresses=(a("10.244.70.2"),), pod_cidrs=())))
+    told(made, NodeUpsert(THIEF), EntryUpsert(pod("10.244.70.2", "192.168.5.9")))
+    assert "it is a node's address" in made.refused["10.244.70.2/32"]
 
 
 def test_refusals_are_bounded_and_counted() -> None:

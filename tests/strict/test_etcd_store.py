@@ -18,10 +18,11 @@ import pytest
 from strict.discovery import EntryUpsert, NodeUpsert, Synced
 from strict.discovery.etcd import store as store_module
 from strict.discovery.etcd.drain import withdraw
-from strict.discovery.etcd.layout import encode, entry_fields, node_fields, parse
+from strict.discovery.etcd.layout import Layout, encode, entry_fields, node_fields, parse
 from strict.discovery.etcd.settings import EtcdSettings
 from strict.discovery.etcd.source import EtcdDiscovery
-from strict.discovery.etcd.store import Compacted, Store, StoreError
+from strict.discovery.etcd.store import Compacted, Pair, Store, StoreError
+from strict.discovery.etcd.writer import Writer
 from strict.ipcache import Entry
 from strict.nodes import Node
 from strict.state import ClusterState
@@ -349,7 +350,9 @@ class TestFaults:
                 known = alpha.known()
                 # One of two is left: no leader.  Reads stop, and what is known stays.
                 rest[0].kill()
-                alpha.problem("127.0.0.1")
+                alpha.source.reader.problem = ""
+                assert wait_until(lambda: "leader" in alpha.source.reader.problem, 20), (
+                    alpha.source.reader.problem)
                 assert alpha.known() == known and alpha.deletions == 1
                 rest[0].start(wait=False)
                 alpha.problem("")
@@ -439,6 +442,55 @@ def test_a_watch_before_the_compaction(server: Etcd, store: Store) -> None:
     server.compact()
     with pytest.raises(Compacted):
         next(store.watch("cilium/", 1))
+
+
+class Memory:
+    """As much of a store as the writer needs, for what no real one does on demand."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, Pair] = {}
+        self.leases = 0
+        self.lost = False
+
+    def get(self, name: str) -> Pair | None:
+        return self.pairs.get(name)
+
+    def put(self, name: str, value: bytes, lease: int) -> None:
+        self.pairs[name] = Pair(name, value, 1, 1, lease)
+
+    def delete(self, name: str) -> None:
+        self.pairs.pop(name, None)
+
+    def grant(self, _ttl: int) -> int:
+        self.leases += 1
+        return self.leases
+
+    def keep_alive(self, _lease: int) -> bool:
+        return not self.lost
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_lost_lease_is_replaced_without_anybody_saying_so() -> None:
+    """Also where the watch is down: everything that hung on it is written again."""
+    memory = Memory()
+    writer = Writer(memory, Layout(server_less()), 60, lambda: 0.5, lambda: None)  # type: ignore[arg-type]
+    writer.want({"a": {"Name": "a"}, "b": {"Name": "b"}}, set())
+    writer._round()
+    assert [pair.lease for pair in memory.pairs.values()] == [1, 1] and writer.writes == 2
+    writer._round()
+    writer.check({"a", "b"})
+    writer._round()
+    assert writer.writes == 2, "nothing is different"
+    memory.lost, writer._renew_at = True, 0.0
+    memory.pairs.clear()
+    writer._round()
+    assert [pair.lease for pair in memory.pairs.values()] == [2, 2]
+
+
+def server_less() -> EtcdSettings:
+    return EtcdSettings(("http://127.0.0.1:1",))
 
 
 class TestLeaving:
