@@ -13,7 +13,7 @@ from strict.discovery.etcd.layout import encode, entry_fields, node_fields, spel
 from strict.discovery.etcd.store import Store
 from strict.ipcache import Entry, Source
 from strict.nodes import Node
-from testbed import dataplane
+from testbed import control, dataplane
 from testbed.cluster import AGENT, Cluster
 from testbed.load import finish_ping, start_ping
 from testbed.namespaces import wait_until
@@ -198,7 +198,7 @@ def test_a_dead_nodes_lease_runs_out(firing_range):
     client, server = r.pod("alpha/client", 4), r.pod("beta/server", 4)
     r.cluster.kill("beta", AGENT)
     assert r.ping("alpha/client", server) == 3, "traffic needs no agent"
-    r.until("alpha", client, server, "dropped")
+    control.wait_known(r.cluster, "alpha", client, server, "dropped", 60)
     with r.store() as store:
         assert store.get(NODES + "beta") is None
     seen = r.volley("alpha", "client", Flow(client, server))
