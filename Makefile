@@ -8,7 +8,7 @@ SHELL := bash
 # One line per package while pip works.
 SHOW := sed -un -e 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' -e 's/^Building \(wheel.*\) (.*started/  building \1/p'
 
-.PHONY: demo test differential leak-hunt lint man wheel packages demo-packages clean
+.PHONY: demo test test-etcd differential leak-hunt lint man wheel packages demo-packages clean
 
 demo: demo-packages $(if $(wildcard $(VENV)/ready),$(VENV)/ready,$(VENV)/ready-demo)
 	@$(BIN)/wgpy demo
@@ -23,6 +23,11 @@ differential: packages
 # Packets by chance against whatever may happen to a node, and a search for their bytes.
 leak-hunt: packages
 	@$(BIN)/python -m tests.leaks --duration $(or $(DURATION),3600) $(if $(SEED),--seed $(SEED))
+
+ROUNDS ?= 10
+test-etcd: packages
+	for round in $$(seq $(ROUNDS)); do echo "round $$round"; \
+	    $(BIN)/pytest -q tests/strict/test_etcd_store.py tests/cluster/test_etcd_cluster.py; done
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -39,8 +39,11 @@ from strict.host import (
     needs_ipv6,
     routes_of,
 )
+from strict.ipcache import Entry
 from strict.keyfile import read_key, read_or_make_key
 from strict.mtu import device_mtu, route_mtu
+from strict.nodes import Node
+from strict.notice import Notice
 from strict.routes import (
     Routing,
     RoutingError,
@@ -98,6 +101,9 @@ class Agent:
         self._retry_at = 0.0
         self._check_at = 0.0
         self._status = ""
+        self._published: tuple[Node, list[Entry]] | None = None
+        self.last_tick = time.monotonic()
+        """When the loop last went round, for whoever watches over it."""
         self._local_pods: set[Prefix] = set()
         self._backstop: Backstop | None = None
         self._in_kernel = ""
@@ -136,12 +142,27 @@ class Agent:
         """Whether every source has synced and its peers are installed."""
         return self._joined
 
+    @property
+    def drives(self) -> bool:
+        """Whether the data plane is there and has taken all that is known."""
+        return self._dataplane is not None and not self._reload
+
+    @property
+    def in_kernel(self) -> str:
+        """What the kernel's rules do with pods' plaintext: `drop`, `count`, or "" for nothing."""
+        return self._in_kernel
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is not in order now, by what it is about."""
+        return dict(self._problems)
+
     def stop(self) -> None:
         """`run` returns soon; may be called from a signal handler."""
         self._stopped = True
 
-    def run(self) -> None:
-        """Work until `stop`."""
+    def run(self, beat: Callable[[Agent], None] = lambda _: None) -> None:
+        """Work until `stop`; `beat` is called after each round."""
         watch = KernelWatch()
         selector = selectors.DefaultSelector()
         for bell in watch:
@@ -149,6 +170,7 @@ class Agent:
         try:
             while not self._stopped:
                 self.tick(nftables=drain(watch.nftables), routing=drain(watch.routing))
+                beat(self)
                 self._wait(selector)
         finally:
             selector.close()
@@ -168,7 +190,7 @@ class Agent:
             self._check_at = now + FULL_CHECK
             nftables = routing = True
         self._read_config_again()
-        changes = [self.state.take(s.name, s.poll()) for s in self.sources]
+        changes = [self.state.take(s.name, s.poll(), s.shared) for s in self.sources]
         for source in self.sources:
             self._problem(source.name, source.problem)
         synced = self.state.synced(source.name for source in self.sources)
@@ -184,7 +206,10 @@ class Agent:
         self._drive(changes, full)
         if changed or routing:
             self._guard("routes", lambda: self._check_routes(changed))
+        if self._joined and self.drives:
+            self._publish()
         self._write_status()
+        self.last_tick = time.monotonic()
 
     # The data plane.
 
@@ -261,10 +286,17 @@ class Agent:
     def _join(self) -> None:
         """All peers are installed: now the others may encrypt to this node."""
         self._joined = True
-        for source in self.sources:
-            source.publish(self.state.local())
         table = self.state.table
         self._say(f"joined: {len(table.nodes)} nodes, {len(table.ipcache)} entries")
+
+    def _publish(self) -> None:
+        """All that is known is in the data plane: say so, and what this node has to say."""
+        local = (self.state.local(), self.state.local_entries())
+        for source in self.sources:
+            if local != self._published:
+                source.publish(*local)
+            source.applied()
+        self._published = local
 
     def _note_lag(self, changes: Changes) -> None:
         now = time.time_ns()
@@ -406,10 +438,10 @@ class Agent:
             return
         if text:
             self._problems[name] = text
-            self._say(f"{name}: {text}")
+            self._say(Notice(f"{name}: {text}", "problem", name))
         else:
             del self._problems[name]
-            self._say(f"{name}: resolved")
+            self._say(Notice(f"{name}: resolved", "resolved", name))
 
     @property
     def _status_path(self) -> Path:
@@ -432,6 +464,7 @@ class Agent:
             "sources": [source.name for source in self.sources],
             "problems": dict(self._problems),
             "refused": dict(self.state.refused),
+            "refusals": dict(self.state.refusals),
             "discovery_lag": {"count": self.lag_count, "sum": round(self.lag_sum, 6)},
         }
 

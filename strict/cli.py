@@ -110,42 +110,74 @@ def strict() -> None:
 )
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics.")
 @click.option("--metrics-address", default="127.0.0.1", show_default=True)
-@json_option
-def run(path: Path, metrics_port: int | None, metrics_address: str, as_json: bool) -> None:
-    """Run the agent: keep this node as its file and the cluster's file say, until SIGTERM.
+@click.option("--health-port", type=click.IntRange(1, 65535), help="Serve /healthz and /readyz.")
+@click.option("--health-address", default="127.0.0.1", show_default=True)
+@click.option(
+    "--log",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people on stderr, or one JSON object per line on stdout.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --log json.")
+def run(
+    path: Path,
+    metrics_port: int | None,
+    metrics_address: str,
+    health_port: int | None,
+    health_address: str,
+    form: str,
+    as_json: bool,
+) -> None:
+    """Run the agent: keep this node as its file, the cluster's file and etcd say, until SIGTERM.
 
     It leaves everything in place when it ends: traffic and strict mode continue without it.
-    With --json the log is one JSON object per line on stdout.
+    Under systemd it reports when it has joined, and feeds the watchdog.
     """
+    from strict import supervision
     from strict.agent import Agent, AgentError
     from strict.config import read_config
-    from strict.discovery.static import StaticDiscovery
     from strict.document import DocumentRefused
     from strict.firewall import FirewallError
+    from strict.notice import say, say_json
     from strict.routes import RoutingError
+    from strict.sources import SourceMissing, open_sources
 
     try:
         config = read_config(path)
-        agent = Agent(config, [StaticDiscovery(config.cluster)], say=say_json if as_json else say)
-    except (DocumentRefused, AgentError, FirewallError, RoutingError, ValueError) as error:
+        sources = open_sources(config)
+        agent = Agent(config, sources, say=say_json if as_json or form == "json" else say)
+        if health_port is not None:
+            supervision.serve(agent, health_address, health_port)
+        if metrics_port is not None:
+            from strict.metrics import serve
+
+            serve(agent, metrics_address, metrics_port)
+    except (
+        DocumentRefused, AgentError, SourceMissing, FirewallError, RoutingError, ValueError
+    ) as error:  # fmt: skip
         raise click.ClickException(str(error)) from error
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.stop())
-    if metrics_port is not None:
-        from strict.metrics import serve
+    systemd = supervision.Systemd()
+    agent.run(systemd.beat)
+    systemd.tell("STOPPING=1")
 
-        serve(agent, metrics_address, metrics_port)
-    agent.run()
+
+def node_file(function: F) -> F:
+    """``--config``, a node's file that is there, as parameter ``path``."""
+    return click.option(
+        "--config",
+        "path",
+        required=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="The node's file.",
+    )(function)
 
 
 @strict.command()
-@click.option(
-    "--config",
-    "path",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The node's file.",
-)
+@node_file
 @json_option
 def down(path: Path, as_json: bool) -> None:
     """Remove this node's data plane, routes and, last, the backstop.
@@ -154,39 +186,68 @@ def down(path: Path, as_json: bool) -> None:
 
     Stop the agent first, or it restores everything.
     """
-    from strict.agent import forwarding_path
+    interface = _down(path)
+    if as_json:
+        show_json({"interface": interface, "down": True})
+    else:
+        click.echo(f"{interface} is down: its routes and nftables are removed")
+
+
+def _down(path: Path) -> str:
     from strict.config import read_config
     from strict.document import DocumentRefused
-    from strict.firewall import Firewall, FirewallError
-    from strict.routes import Routing, RoutingError, forwarding_back
+    from strict.firewall import FirewallError
+    from strict.leave import StillThere, take_down
+    from strict.routes import RoutingError
 
     try:
         config = read_config(path)
-        node, routing = config.node, config.routing
-        # The data plane ends when its UAPI socket is removed.
-        socket_path(node.interface).unlink(missing_ok=True)
-        _wait_until_gone(node.interface)
-        Routing(node.interface, node.fwmark, routing.table, routing.priority).remove()
-        before = forwarding_path(node.interface)
-        if before.exists():
-            forwarding_back(json.loads(before.read_text()))
-        Firewall(node.interface).remove()
-        for found in (before, socket_path(node.interface, ".agent")):
-            found.unlink(missing_ok=True)
-    except (DocumentRefused, FirewallError, RoutingError) as error:
+        take_down(config)
+    except (DocumentRefused, FirewallError, RoutingError, StillThere) as error:
         raise click.ClickException(str(error)) from error
+    return config.node.interface
+
+
+@strict.command()
+@node_file
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True,
+    help="How long the others have to confirm.",
+)  # fmt: skip
+@click.option("--keep", is_flag=True, help="Withdraw only; leave the node as it is.")
+@click.option("--force", is_flag=True, help="Take it down even where not all have confirmed.")
+@json_option
+def drain(path: Path, seconds: float, keep: bool, force: bool, as_json: bool) -> None:
+    """Leave the cluster: withdraw from etcd, wait until the others have seen it, take down.
+
+    Stop the agent first, or it publishes the node again.
+    """
+    from strict.config import read_config
+    from strict.document import DocumentRefused
+    from strict.leave import StillThere
+    from strict.leave import drain as withdraw
+    from strict.single import AlreadyRuns
+
+    try:
+        from strict.discovery.etcd.store import StoreError
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is missing: pip install 'wgpy[etcd]'") from error
+    try:
+        config = read_config(path)
+        missing = withdraw(config, seconds, lambda text: click.echo(text, err=True))
+    except (DocumentRefused, StillThere, AlreadyRuns, StoreError) as error:
+        raise click.ClickException(str(error)) from error
+    done = not keep and (not missing or force)
+    if done:
+        _down(path)
     if as_json:
-        show_json({"interface": node.interface, "down": True})
-    else:
-        click.echo(f"{node.interface} is down: its routes and nftables are removed")
-
-
-def _wait_until_gone(interface: str) -> None:
-    for _ in range(100):
-        if interface not in {name for _, name in socket.if_nameindex()}:
-            return
-        time.sleep(0.05)
-    raise click.ClickException(f"{interface} still exists: stop its data plane first")
+        show_json({"node": config.node.name, "withdrawn": True, "unconfirmed": missing,
+                   "down": done})  # fmt: skip
+    elif not missing:
+        click.echo(f"{config.node.name} has left, and all others know{' it' if done else ''}")
+    if missing:
+        hint = "" if done or keep else "; the node is still up: try again, or add --force"
+        raise click.ClickException(f"not confirmed by {', '.join(missing)}{hint}")
 
 
 @strict.command()
@@ -380,13 +441,3 @@ def _end(event: Mapping[str, Any], side: str) -> str:
     if port is None:
         return str(address)
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def say(text: str) -> None:
-    """A line of the agent's log, on stderr."""
-    click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}", err=True)
-
-
-def say_json(text: str) -> None:
-    """The same line for programs, on stdout."""
-    click.echo(json.dumps({"time": time.time_ns(), "text": text}))

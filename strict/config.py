@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from strict.discovery.etcd.settings import EtcdSettings, read_settings
 from strict.discovery.static import AGENT_SECTIONS, CLUSTER_SECTIONS, exact_prefix
 from strict.document import DocumentRefused, Section, load
 from strict.labels import Selector
@@ -59,6 +60,8 @@ class AgentConfig:
     """Whether to start `wireguard-py` and restart it when it dies."""
     arguments: tuple[str, ...] = ()
     """Added to `wireguard-py`'s command line."""
+    etcd: EtcdSettings | None = None
+    """The store that nodes publish themselves in, besides the file."""
 
 
 def read_config(path: Path) -> AgentConfig:
@@ -68,7 +71,7 @@ def read_config(path: Path) -> AgentConfig:
     section = document.section("strict")
     table, routing = _table(section, node.name), _routing(section)
     section.done()
-    cluster = _discovery(document.section("discovery"), path)
+    cluster, etcd = _discovery(document.section("discovery"), path)
     dataplane = document.section("dataplane")
     start = dataplane.flag("start", True)
     arguments = dataplane.many("arguments", str)
@@ -78,10 +81,12 @@ def read_config(path: Path) -> AgentConfig:
         if name not in AGENT_SECTIONS and not (own_cluster and name in CLUSTER_SECTIONS):
             known = ", ".join(AGENT_SECTIONS)
             document.problem((name,), f"unknown section; known here: {known}")
+    if etcd is not None and table is not None and not table.pod_cidrs:
+        document.problem(("strict",), "etcd needs pod_cidrs: what others publish is held to them")
     document.check()
     if table is None:
         raise DocumentRefused(document.problems)
-    return AgentConfig(path, node, table, routing, cluster, start, arguments)
+    return AgentConfig(path, node, table, routing, cluster, start, arguments, etcd)
 
 
 def _node(section: Section, folder: Path) -> NodeConfig:
@@ -142,9 +147,10 @@ def _routing(section: Section) -> RoutingConfig:
     )
 
 
-def _discovery(section: Section, path: Path) -> Path:
+def _discovery(section: Section, path: Path) -> tuple[Path, EtcdSettings | None]:
     if section.text("type", "static") != "static":
-        section.problem("type", 'the only source is "static"')
+        section.problem("type", 'the only one is "static": etcd has a table [discovery.etcd]')
     cluster = path.parent / section.text("file", path.name)
+    etcd = section.section("etcd")
     section.done()
-    return cluster
+    return cluster, read_settings(etcd, path.parent) if etcd is not None else None

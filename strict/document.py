@@ -193,6 +193,13 @@ class Section:
                 self.document.problem((*self.key, name, str(key)), "must be a text in quotes")
         return {str(key): item for key, item in value.items() if isinstance(item, str)}
 
+    def section(self, name: str) -> Section | None:
+        """A table inside of this one; None where there is none."""
+        if name not in self._data:
+            self._read.add(name)
+            return None
+        return Section(self.document, self._typed(name, {}, dict, "a table"), (*self.key, name))
+
     def done(self) -> None:
         """Every key that was not asked for is a mistake."""
         for name in self._data:

@@ -45,6 +45,12 @@ class NodeCollector(Collector):
         joined, refused = self._agent.joined, len(self._agent.state.refused)
         families.gauge("joined", "Every source has synced, peers are installed", joined)
         families.gauge("refused", "Nodes and entries refused", refused)
+        for kind, number in self._agent.state.refusals.items():
+            text = "Refusals so far, of nodes, entries or keys of a store"
+            families.counter("refusals", text, number, kind=kind)
+        for source in self._agent.sources:
+            families.gauge("source_up", "The source can be used", not source.problem,
+                           source=source.name)  # fmt: skip
         yield from families
         lag = SummaryMetricFamily(
             f"{PREFIX}_discovery_lag_seconds", "From publication to encryptable on this node"

@@ -1,8 +1,8 @@
 """How a node learns about the others: one small interface for every kind of store.
 
-A source yields what is there, then `Synced` once, then what changes.  What it yields
-after a lost connection repeats the whole: everything, then `Synced` again; what was not
-repeated by then is gone.  Sources never block in `poll`; `fileno` wakes the agent.
+A source yields what is there, then `Synced` once, then what changes: after a lost
+connection the differences, deletions included.  Sources never block in `poll`; `fileno`
+wakes the agent.
 """
 
 from __future__ import annotations
@@ -46,7 +46,15 @@ class Synced:
     """The pass is complete: what was known before and not repeated is stale."""
 
 
-Update = NodeUpsert | NodeDelete | EntryUpsert | EntryDelete | Synced
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something in the store is not taken, and why; an empty reason: it is in order again."""
+
+    what: str
+    reason: str
+
+
+Update = NodeUpsert | NodeDelete | EntryUpsert | EntryDelete | Synced | Refused
 
 
 class Discovery(Protocol):
@@ -69,7 +77,17 @@ class Discovery(Protocol):
     def problem(self) -> str:
         """Why the source cannot be used at the moment, "" when it can."""
 
-    def publish(self, node: Node) -> None:
-        """Publish this node: called once all peers are installed here."""
+    @property
+    def shared(self) -> bool:
+        """Whether other machines write to it: then its claims are checked (`strict.claims`)."""
+
+    def publish(self, node: Node, pods: Sequence[Entry] = ()) -> None:
+        """Tell the others about this node and its pods.
+
+        Called once all peers are installed here, and whenever either has changed.
+        """
+
+    def applied(self) -> None:
+        """All that `poll` has said by now is in the data plane."""
 
     def close(self) -> None: ...

@@ -152,8 +152,13 @@ class StaticDiscovery:
         old, self._known = self._known, cluster
         return _difference(old, cluster, stamp[2] if stamp else time.time_ns())
 
-    def publish(self, node: Node) -> None:
+    shared = False
+
+    def publish(self, node: Node, pods: Sequence[Entry] = ()) -> None:
         """Nothing to do: the file is written by people."""
+
+    def applied(self) -> None:
+        """Nothing to do: nobody waits for a reader of the file."""
 
     def close(self) -> None:
         """Stop listening to the folder."""

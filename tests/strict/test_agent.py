@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,15 @@ from strict.devices import Devices
 from strict.discovery import EntryUpsert, NodeDelete, NodeUpsert, Synced, Update
 from strict.discovery.static import StaticDiscovery
 from strict.firewall import FirewallChanged, FirewallError
+from strict.ipcache import Entry
 from strict.nodes import Node
+from strict.notice import say_json
 from strict.routes import RoutePlan
 from strict.ruleset import Backstop
 from strict.settings import TableConfig
 from strict.single import hold
 from strict.state import Changes
+from strict.supervision import Systemd, health, readiness, serve
 from strict.table import StrictTable
 from tests.strict.helpers import a, entry, key, node, p
 from wgpy.protocol.endpoint import Prefix
@@ -206,12 +211,15 @@ class Told:
     """A source that says what the test makes it say."""
 
     problem = ""
+    shared = False
 
     def __init__(self, world: World, name: str, *updates: Update) -> None:
         self.name = name
         self._world = world
         self._next: list[Update] = list(updates)
         self.published: list[Node] = []
+        self.pods: list[Prefix] = []
+        self.answers = 0
 
     def say(self, *updates: Update) -> None:
         self._next += updates
@@ -223,9 +231,13 @@ class Told:
         said, self._next = self._next, []
         return said
 
-    def publish(self, node: Node) -> None:
+    def publish(self, node: Node, pods: Sequence[Entry] = ()) -> None:
         self._world.journal.append("publish")
         self.published.append(node)
+        self.pods = [entry.prefix for entry in pods]
+
+    def applied(self) -> None:
+        self.answers += 1
 
     def close(self) -> None:
         pass
@@ -329,7 +341,7 @@ def test_another_mode_in_the_data_plane_is_repaired(world: World, tmp_path: Path
     world.obedient = False
     world.now += 20
     agent.tick()
-    assert len(world.loads) == loads + 1 and any("other settings" in t for t in world.said)
+    assert len(world.loads) == loads + 1 and any("different settings" in t for t in world.said)
 
 
 def test_a_change_of_devices_is_a_problem_and_followed(world: World, tmp_path: Path) -> None:
@@ -356,6 +368,116 @@ def test_single_changes(world: World, tmp_path: Path) -> None:
     mark = len(world.journal)
     agent.tick()
     assert not world.since(mark), "nothing new, nothing done"
+
+
+def test_pods_and_keys_are_published_when_they_change(world: World, tmp_path: Path) -> None:
+    source = Told(world, "s", HERE, Synced())
+    agent = make(world, tmp_path, source)
+    agent.tick()
+    assert source.pods == [] and len(source.published) == 1
+    source.say(EntryUpsert(entry("10.244.1.5", "here")), EntryUpsert(entry("10.244.2.5", "there")))
+    agent.tick()
+    agent.tick()
+    assert source.pods == [p("10.244.1.5")] and len(source.published) == 2
+    (tmp_path / "wgx.key").write_text(PrivateKey.clamp(bytes(range(32))).base64)
+    world.now += 2
+    agent.tick()
+    agent.tick()
+    assert source.published[-1].public_key == agent.state.local().public_key != source.published[0]
+
+
+def test_nobody_is_answered_what_the_data_plane_does_not_know(
+    world: World, tmp_path: Path
+) -> None:
+    source = Told(world, "s", HERE, THERE, Synced())
+    agent = make(world, tmp_path, source)
+    agent.tick()
+    answers, world.refuses = source.answers, "full"
+    source.say(NodeDelete("there"))
+    agent.tick()
+    assert source.answers == answers, "it still encrypts to there"
+    world.refuses, world.now = "", world.now + 2
+    agent.tick()
+    assert source.answers == answers + 1
+
+
+def test_health_is_that_of_the_loop(world: World, tmp_path: Path) -> None:
+    source = Told(world, "s", HERE)
+    agent = make(world, tmp_path, source)
+    agent.tick()
+    assert health(agent)[0] and readiness(agent)[1]["missing"] == ["not every source has synced"]
+    source.say(Synced())
+    world.now += 2
+    agent.tick()
+    assert readiness(agent)[0]
+    world.now += 60
+    assert not health(agent)[0] and "the agent's loop hangs" in readiness(agent)[1]["missing"]
+    world.die()
+    world.startable = False
+    agent.tick()
+    assert readiness(agent)[1]["missing"] == ["the data plane is not there or behind"]
+    assert "data plane" in readiness(agent)[1]["problems"]
+
+
+def test_health_over_http(world: World, tmp_path: Path) -> None:
+    agent = make(world, tmp_path, Told(world, "s", HERE, Synced()))
+    server = serve(agent, "127.0.0.1", 0)
+    base = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        with urllib.request.urlopen(f"{base}/healthz", timeout=5) as answer:
+            assert json.load(answer)["healthy"] is True
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{base}/readyz", timeout=5)
+        assert refused.value.code == 503
+        agent.tick()
+        with urllib.request.urlopen(f"{base}/readyz", timeout=5) as answer:
+            assert json.load(answer)["ready"] is True
+        with pytest.raises(urllib.error.HTTPError) as missing:
+            urllib.request.urlopen(f"{base}/else", timeout=5)
+        assert missing.value.code == 404
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_systemd_hears_of_readiness_once_and_of_every_round(
+    world: World, tmp_path: Path
+) -> None:
+    source = Told(world, "s", HERE)
+    agent = make(world, tmp_path, source)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        systemd = Systemd(str(tmp_path / "notify"))
+        agent.tick()
+        systemd.beat(agent)
+        assert manager.recv(1000).split(b"\n") == [b"WATCHDOG=1", b"STATUS=joining"]
+        source.say(Synced())
+        world.now += 2
+        agent.tick()
+        systemd.beat(agent)
+        assert manager.recv(1000).split(b"\n") == [b"WATCHDOG=1", b"READY=1", b"STATUS=joined"]
+        systemd.beat(agent)
+        assert manager.recv(1000) == b"WATCHDOG=1"
+    systemd.beat(agent)  # a manager that is gone is no trouble
+    Systemd("").beat(agent)
+
+
+def test_lines_for_programs_say_what_they_are_about(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Told(world, "s", HERE, THERE, Synced())
+    agent = make(world, tmp_path, source)
+    agent._say = say_json
+    agent.tick()
+    source.say(NodeUpsert(Node("thief", (a("192.168.5.9"),), key(2))))
+    agent.tick()
+    source.say(NodeDelete("thief"))
+    agent.tick()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["kind"], line["about"]) for line in lines if line["about"]] == [
+        ("problem", "refused thief"), ("resolved", "refused thief")]
+    assert lines[0]["kind"] == "info" and all(line["time"] and line["text"] for line in lines)
 
 
 def test_the_data_plane_dies_and_is_started_again(world: World, tmp_path: Path) -> None:
