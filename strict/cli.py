@@ -118,6 +118,7 @@ def run(path: Path, metrics_port: int | None, metrics_address: str, as_json: boo
     With --json the log is one JSON object per line on stdout.
     """
     from strict.agent import Agent, AgentError
+    from strict.cni.server import PodSource
     from strict.config import read_config
     from strict.discovery.static import StaticDiscovery
     from strict.document import DocumentRefused
@@ -126,7 +127,10 @@ def run(path: Path, metrics_port: int | None, metrics_address: str, as_json: boo
 
     try:
         config = read_config(path)
-        agent = Agent(config, [StaticDiscovery(config.cluster)], say=say_json if as_json else say)
+        pods = PodSource(config.node.interface)
+        log = say_json if as_json else say
+        agent = Agent(config, [StaticDiscovery(config.cluster), pods], say=log)
+        pods.serve(agent)
     except (DocumentRefused, AgentError, FirewallError, RoutingError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     for number in (signal.SIGTERM, signal.SIGINT):
