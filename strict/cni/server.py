@@ -230,7 +230,7 @@ class PodSource:
         agent = self._working()
         if self._book.get(attachment) is not None:
             raise ControlError("conflict", f"{attachment} is attached already")
-        mtu = min(link_mtus(agent.config.node.underlay).values(), default=1500)
+        mtu = min(link_mtus(tuple(agent.status()["underlay"])).values(), default=1500)
         return {"mtu": mtu, "route_mtu": route_mtu(mtu, needs_ipv6(agent.state))}
 
     def _add(self, client: _Client, message: Mapping[str, Any]) -> None:

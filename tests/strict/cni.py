@@ -33,7 +33,7 @@ class PretendedAgent:
         self.state.table.upsert_node(Node("alpha", pod_cidrs=own))
         beta = (Prefix.parse("10.55.2.0/24"), Prefix.parse("fd55:0:0:2::/64"))
         self.state.table.upsert_node(Node("beta", pod_cidrs=beta))
-        self.config = SimpleNamespace(node=SimpleNamespace(name="alpha", underlay=("eth0",)))
+        self.config = SimpleNamespace(node=SimpleNamespace(name="alpha"))
         self.in_force = self.carries = True
         self.folder = folder
         self.rounds = 0
@@ -41,7 +41,7 @@ class PretendedAgent:
         self.source.serve(self)
 
     def status(self) -> dict[str, Any]:
-        return {"node": "alpha", "joined": True, "problems": {}}
+        return {"node": "alpha", "joined": True, "problems": {}, "underlay": ["eth0"]}
 
     def tick(self) -> None:
         self.rounds += 1
