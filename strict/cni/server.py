@@ -48,7 +48,6 @@ PATIENCE: Final = 5.0
 """Seconds that an ADD waits to be in force; less than the plugin's own patience."""
 MAX_LINE: Final = 1 << 16
 MAX_CLIENTS: Final = 256
-_ALL: Final = "only root may ask"
 
 
 class _Client:
@@ -157,8 +156,10 @@ class PodSource:
             self._clients.add(client)
             self._selector.register(client, selectors.EVENT_READ)
             if _user(connection) != 0:
-                self._refuse(client, None, ControlError("invalid", _ALL))
+                self._refuse(client, None, ControlError("invalid", "only root may ask"))
                 self._hang_up(client)
+            else:
+                self._read(client)  # most have asked by now
 
     def _read(self, client: _Client) -> None:
         try:
