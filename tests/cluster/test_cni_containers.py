@@ -12,6 +12,7 @@ import pytest
 from testbed import control
 from testbed.cluster import AGENT, DATA_PLANE
 from testbed.namespaces import wait_until
+from tests.cluster.craft import Flow, Injector, build, mac_of
 from tests.cluster.harness import shooting_range
 from tests.support.podman import Podman, confined, make_root, why_impossible
 
@@ -119,6 +120,29 @@ def test_a_container_that_ends_leaves_nothing(firing_range, podmen, client):
     assert wait_until(lambda: len(devices(r, "alpha")) == 1, 30)
     assert known(r, "alpha") == leases(r, "alpha") == set(alpha.ips("client"))
     assert client
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_container_sends_from_its_own_address_only(firing_range, podmen, client, version):
+    r, alpha = firing_range, podmen["alpha"]
+    own = alpha.ips("client")[version == 6]
+    target = r.node("beta", version)
+    (device,) = devices(r, "alpha")
+    shoot = Injector(alpha.inside("client"), "eth0", mac_of(r.cluster.namespaces["alpha"], device))
+    others = {4: ("10.244.1.200", "10.244.2.7", "192.0.2.9"),
+              6: ("fd10:244:0:1::200", "fd10:244:0:2::7", "2001:db8::9")}  # fmt: skip
+    before = control.backstop(r.cluster, "alpha")["pod_source"]
+    for source in others[version]:
+        shoot(build("udp", Flow(source, target), b"not me"))
+    shoot(build("udp", Flow(own, target), b"it is me"))
+
+    def counted() -> int:
+        return control.backstop(r.cluster, "alpha")["pod_source"] - before
+
+    assert wait_until(lambda: counted() == 3, 5)
+    shoot.close()
+    assert client
+    assert counted() == 3
 
 
 def test_restart(firing_range, podmen, client, server):

@@ -13,7 +13,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 from testbed.dataplane import program
-from testbed.namespaces import Namespace
+from testbed.namespaces import Namespace, start_time
 
 BUSYBOX = Path("/bin/busybox")
 TOOLS = ("echo", "httpd", "ip", "nc", "ping", "printf", "sh", "sleep")
@@ -89,6 +89,13 @@ class Podman:
         (found,) = json.loads(self("inspect", name).stdout)
         network = found["NetworkSettings"]["Networks"][NETWORK]
         return [network["IPAddress"], network["GlobalIPv6Address"]]
+
+    def inside(self, name: str) -> Namespace:
+        """A running container's network."""
+        (found,) = json.loads(self("inspect", name).stdout)
+        pid = found["State"]["Pid"]
+        inode = Path(f"/proc/{pid}/ns/net").stat().st_ino
+        return Namespace(name, pid, start_time(pid) or 0, inode, own_files=False)
 
     def fetch(self, name: str, ip: str, check: bool = True) -> str:
         """What the container `name` reads from the web server at an address."""
