@@ -76,6 +76,9 @@ def test_add_makes_an_interface_with_host_routes_mtu_and_mss(runner, agent, node
     route = node.ip("-4 route show 10.55.1.2")
     assert f"dev {host['name']}" in route
     assert "pods one eth0" in node.ip(f"link show {host['name']}")
+    for end, device, other in ((node, host["name"], inside), (space, "eth0", host)):
+        known = end.ip(f"neighbour show dev {device} nud permanent")
+        assert known.count(other["mac"]) == 2, known
     assert agent.known == {"10.55.1.2", "fd55:0:0:1::2"}
 
 
