@@ -157,6 +157,17 @@ class Agent:
         """What is not in order now, by what it is about."""
         return dict(self._problems)
 
+    @property
+    def carries(self) -> bool:
+        """Whether the data plane is there."""
+        return self._dataplane is not None
+
+    @property
+    def in_force(self) -> bool:
+        """Whether all that the sources said before this tick is in data plane and kernel."""
+        troubles = self._problems.keys() & {"backstop", "routes", "data plane"}
+        return self._joined and self.carries and not self._reload and not troubles
+
     def stop(self) -> None:
         """`run` returns soon; may be called from a signal handler."""
         self._stopped = True

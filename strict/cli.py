@@ -23,6 +23,7 @@ from wgpy.control.client import ControlFailed
 from wgpy.sockets import CONTROL, answering, socket_path
 
 F = TypeVar("F", bound=Callable[..., Any])
+_FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def _complete_interface(
@@ -137,6 +138,7 @@ def run(
     """
     from strict import supervision
     from strict.agent import Agent, AgentError
+    from strict.cni.server import PodSource
     from strict.config import read_config
     from strict.document import DocumentRefused
     from strict.firewall import FirewallError
@@ -146,8 +148,10 @@ def run(
 
     try:
         config = read_config(path)
-        sources = open_sources(config)
+        pods = PodSource(config.node.interface)
+        sources = [*open_sources(config), pods]
         agent = Agent(config, sources, say=say_json if as_json or form == "json" else say)
+        pods.serve(agent)
         if health_port is not None:
             supervision.serve(agent, health_address, health_port)
         if metrics_port is not None:
@@ -360,6 +364,96 @@ def node_list(interface: str | None, as_json: bool) -> None:
         show_json({"nodes": nodes, "warnings": warnings})
     else:
         show_nodes(nodes, warnings)
+
+
+@strict.group()
+def cni() -> None:
+    """Pods of this node, attached by a container runtime through `wgpy-cni`."""
+
+
+def runtime_options(function: F) -> F:
+    """``--network``, ``--config-dir``, ``--bin-dir``."""
+    for name, default, kind, text in (
+        ("--bin-dir", "/opt/cni/bin", _FOLDER, "Where the runtime looks for plugins."),
+        ("--config-dir", "/etc/cni/net.d", _FOLDER, "Where the runtime reads networks."),
+        ("--network", "wgpy", None, "The network's name."),
+    ):
+        function = click.option(
+            name, default=default, show_default=True, type=kind, help=text
+        )(function)
+    return function
+
+
+@contextmanager
+def installing() -> Iterator[None]:
+    """What stands in the way becomes a message."""
+    from strict.cni.install import InstallRefused
+
+    try:
+        yield
+    except InstallRefused as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+
+
+@cni.command("install")
+@click.option(
+    "--config",
+    "path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The node's file.",
+)
+@click.option(
+    "--pod-cidr",
+    "ranges",
+    multiple=True,
+    help="Addresses for pods (default: the node's pod_cidrs of the cluster's file).",
+)
+@runtime_options
+@json_option
+def cni_install(
+    path: Path,
+    ranges: tuple[str, ...],
+    network: str,
+    config_dir: Path,
+    bin_dir: Path,
+    as_json: bool,
+) -> None:
+    """Write the network's configuration, and link the plugin where the runtime looks."""
+    from strict.cni.install import conflist, install, own_ranges
+    from strict.config import read_config
+    from strict.discovery.static import exact_prefix
+    from strict.document import DocumentRefused
+
+    try:
+        config = read_config(path)
+        chosen = [exact_prefix(text) for text in ranges] or own_ranges(config)
+    except (DocumentRefused, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    with installing():
+        done = install(conflist(network, config.node.interface, chosen), config_dir, bin_dir)
+    _show_paths(done, "written", as_json)
+
+
+@cni.command("uninstall")
+@runtime_options
+@json_option
+def cni_uninstall(network: str, config_dir: Path, bin_dir: Path, as_json: bool) -> None:
+    """Remove both.  Pods that run keep their network; their DEL needs the plugin."""
+    from strict.cni.install import uninstall
+
+    with installing():
+        done = uninstall(network, config_dir, bin_dir)
+    _show_paths(done, "removed", as_json)
+
+
+def _show_paths(paths: list[Path], verb: str, as_json: bool) -> None:
+    if as_json:
+        show_json({verb: [str(path) for path in paths]})
+    else:
+        click.echo("\n".join(f"{path}: {verb}" for path in paths) or "nothing was installed")
 
 
 @strict.command()

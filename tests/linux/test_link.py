@@ -146,7 +146,7 @@ def test_where_it_may_not_look_the_link_counts_as_up(lab, home, watched, monkeyp
         raise PermissionError(1, "Operation not permitted")
 
     if forbidden == "to_enter":
-        monkeypatch.setattr(link, "_inside", refuse)
+        monkeypatch.setattr(link, "inside", refuse)
     else:
         real = link.fcntl.ioctl
         monkeypatch.setattr(

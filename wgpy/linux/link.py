@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 
 from wgpy.dataplane.ports import Clock
 from wgpy.linux import rtnetlink
+from wgpy.linux.namespace import inside
 from wgpy.linux.tun import LinuxTun, no_link_local
 from wgpy.protocol.constants import NS
 
@@ -32,7 +33,6 @@ SIOCGIFFLAGS: Final = 0x8913
 SIOCGIFMTU: Final = 0x8921
 TUNGETDEVNETNS: Final = 0x54E3
 IFF_UP: Final = 1
-CLONE_NEWNET: Final = 0x40000000
 
 SOL_NETLINK: Final = 270
 NETLINK_LISTEN_ALL_NSID: Final = 8
@@ -147,7 +147,7 @@ class LinkWatch:
             if moved:
                 self._hear(namespace)
             at_home = place == self._home
-            with contextlib.nullcontext() if at_home else _inside(namespace):
+            with contextlib.nullcontext() if at_home else inside(namespace):
                 state = _ask(self._bell, name) if at_home else link_state(name)
                 if moved or self._last.mtu < IPV6_MINIMUM_MTU <= state.mtu:
                     no_link_local(name)
@@ -186,22 +186,3 @@ def _own_namespace() -> Iterator[int]:
         yield home
     finally:
         os.close(home)
-
-
-@contextlib.contextmanager
-def _inside(namespace: int) -> Iterator[None]:
-    """This thread in the network namespace `namespace` (a descriptor)."""
-    import ctypes  # Only here: it costs start-up time.
-
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def enter(fd: int) -> None:
-        if libc.setns(fd, CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "cannot enter the device's network namespace")
-
-    with _own_namespace() as home:
-        enter(namespace)
-        try:
-            yield
-        finally:
-            enter(home)
