@@ -329,7 +329,7 @@ def test_another_mode_in_the_data_plane_is_repaired(world: World, tmp_path: Path
     world.obedient = False
     world.now += 20
     agent.tick()
-    assert len(world.loads) == loads + 1 and any("other settings" in t for t in world.said)
+    assert len(world.loads) == loads + 1 and any("different settings" in t for t in world.said)
 
 
 def test_a_change_of_devices_is_a_problem_and_followed(world: World, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_life_of_a_node(station: Station) -> None:
     station.wait(lambda: station.said("cluster.toml:10: endpoint[0].ip: not an IP address"))
     assert station.ask(*flow)["outcome"] == "encrypted"
     station.publish("10.244.2.5")
-    station.wait(lambda: station.said("in order again"))
+    station.wait(lambda: station.said("resolved"))
 
     # The agent dies: nothing changes.  Another one adopts what runs.
     dataplane = station.dataplane()
