@@ -193,4 +193,4 @@ def test_an_endpoint_that_is_routed_into_the_tunnel(ends: tuple[End, End]) -> No
     code, said = up(client)
     assert code == 0, said
     assert "is routed into" in said
-    assert "lies inside AllowedIPs" in said
+    assert "is inside AllowedIPs" in said

@@ -120,7 +120,7 @@ def test_life_of_a_node(station: Station) -> None:
     station.kill_agent(signal.SIGKILL)
     assert station.dataplane() == dataplane and station.ask(*flow)["outcome"] == "encrypted"
     assert station.node.run("nft", "list", "ruleset").stdout == rules
-    assert "does not run" in station.strict("status")
+    assert "is not running" in station.strict("status")
     station.start()
     assert station.said("attached to the running data plane") == 1
     assert station.dataplane() == dataplane
