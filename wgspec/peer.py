@@ -8,23 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from wgspec import noise, wire
 from wgspec.check import Mismatch, check
 from wgspec.inner import Inner, length
 from wgspec.noise import NO_PSK, RIGHT, Handshake, Keys, Wrong
 from wgspec.primitives import Forged, hash_, mac, open_, public_key, seal, xopen, xseal
+from wgspec.surroundings import REPLY, Surroundings
 from wgspec.target import Address, Arrival, Capability, Port
 from wgspec.wire import CookieReply, Initiation, Response, Transport
 
-if TYPE_CHECKING:
-    from wgspec.lab import Lab
-
 GUARD = 0.03
 """Seconds between two genuine initiations: more than the 20 ms flood guard of K and G."""
-REPLY = 5.0
-"""How long a reply is waited for; a reply is judged by when it came, not by this."""
 
 
 @dataclass
@@ -43,7 +38,7 @@ class Session:
 class Peer:
     """One identity of the tester.  Made by `Lab.peer`."""
 
-    def __init__(self, lab: Lab, port: Port, private: bytes, psk: bytes) -> None:
+    def __init__(self, lab: Surroundings, port: Port, private: bytes, psk: bytes) -> None:
         self.lab = lab
         self.port = port
         self.private = private

@@ -10,6 +10,7 @@ from wgspec.check import check
 from wgspec.lab import Lab
 from wgspec.noise import Edit, Wrong, finish
 from wgspec.peer import GUARD, Peer
+from wgspec.surroundings import Surroundings
 from wgspec.wire import FIELDS
 
 _P = 2**255 - 19
@@ -71,7 +72,7 @@ def garbage_initiation(rng: Random, recipient: bytes) -> bytes:
     return finish(b"\x01\0\0\0" + rng.randbytes(112), recipient, None)
 
 
-def in_time(lab: Lab, what: str, seconds: float, least: float, most: float) -> None:
+def in_time(lab: Surroundings, what: str, seconds: float, least: float, most: float) -> None:
     """Check a measured interval, allowing for a busy machine."""
     check(
         least - lab.early <= seconds <= most + lab.slack,
