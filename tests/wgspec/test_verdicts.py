@@ -69,7 +69,7 @@ def test_a_new_difference_better_or_worse_fails_the_run() -> None:
         ('[R-01]\nverdict = "PASS"\nreason = "x"\nsource = "y"\n', "verdict must be"),
         ('[R-01]\nverdict = "FAIL"\nreason = "x"\nsource = "y"\nwhy = "z"\n', "unknown keys: why"),
         ("R-01 = 3\n", "must be a table"),
-        ("builds = 3\n", "builds must be a list of texts"),
+        ("builds = 3\n", "builds must be a list of strings"),
         ("[R-01\n", "line 1"),
     ],
 )
