@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.packet import read_addresses
-from wgpy.protocol.policy import Buffer
 
 ICMP: Final = 1
 IPV4_INSIDE: Final = 4

@@ -36,9 +36,10 @@ from strict.wire import (
     place_from_wire,
 )
 from wgpy.control.framing import Answer, ControlError
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.endpoint import Prefix, format_address, parse_address
 from wgpy.protocol.keys import PublicKey
-from wgpy.protocol.policy import PLAINTEXT, Buffer, Verdict
+from wgpy.protocol.policy import PLAINTEXT, Verdict
 
 PART: Final = 500
 """Items in one part of a long answer."""

@@ -33,6 +33,7 @@ from strict.verdicts import (
     Decision,
     Rule,
 )
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.endpoint import (
     AddressBytes,
     AddressFormatError,
@@ -41,7 +42,7 @@ from wgpy.protocol.endpoint import (
     parse_address,
 )
 from wgpy.protocol.keys import PublicKey
-from wgpy.protocol.policy import ACCEPT, ENCRYPT, PLAINTEXT, Action, Buffer, Verdict
+from wgpy.protocol.policy import ACCEPT, ENCRYPT, PLAINTEXT, Action, Verdict
 
 NESTED: Final = 4
 """Packets within packets that are looked at; deeper ones count as a pod's."""

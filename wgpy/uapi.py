@@ -21,16 +21,16 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from wgpy.protocol.constants import NS
 from wgpy.protocol.drops import DropReason
-from wgpy.protocol.endpoint import Endpoint, Prefix
+from wgpy.protocol.endpoint import Endpoint, Prefix, ZoneIndex, no_zone_names
 from wgpy.protocol.keys import NO_PRESHARED_KEY, Key, PresharedKey, PrivateKey, PublicKey
 from wgpy.protocol.settings import (
     AllowedIp,
-    Deadline,
     DeviceChange,
     DeviceSnapshot,
     PeerChange,
     PeerSnapshot,
 )
+from wgpy.protocol.timers import Deadline
 
 GET: Final = "get=1\n\n"
 """The standard request, answered with standard keys only."""
@@ -120,7 +120,6 @@ _PEER_KEYS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "remove": ("remove", _flag),
     "update_only": ("update_only", _flag),
     "preshared_key": ("preshared_key", lambda value: _key(PresharedKey, value)),
-    "endpoint": ("endpoint", Endpoint.parse),
     "persistent_keepalive_interval": (
         "persistent_keepalive",
         lambda value: _number(value, 65535),
@@ -132,7 +131,8 @@ _PEER_KEYS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
 class _SetParser:
     """Collects one message; nothing leaves it before `finish`."""
 
-    def __init__(self) -> None:
+    def __init__(self, zone: ZoneIndex) -> None:
+        self._zone = zone
         self.device: dict[str, Any] = {}
         self.peer: dict[str, Any] | None = None
         self.allowed_ips: list[AllowedIp] = []
@@ -145,6 +145,8 @@ class _SetParser:
             self._open_peer(_key(PublicKey, value))
         elif key == "protocol_version" and self.peer is not None:
             _protocol_version(value)
+        elif key == "endpoint" and self.peer is not None:
+            self.peer["endpoint"] = Endpoint.parse(value, self._zone)
         elif self.peer is not None and key in _PEER_KEYS:
             name, parse = _PEER_KEYS[key]
             self.peer[name] = parse(value)
@@ -157,7 +159,7 @@ class _SetParser:
     def _refuse(self, key: str) -> NoReturn:
         if key in _DEVICE_KEYS:
             raise _BadValue("a key of the device, but a public_key line came before it")
-        if key in _PEER_KEYS or key in ("allowed_ip", "protocol_version"):
+        if key in _PEER_KEYS or key in ("allowed_ip", "endpoint", "protocol_version"):
             raise _BadValue("a key of a peer, but no public_key line came before it")
         raise _BadValue("no such key")
 
@@ -176,13 +178,14 @@ class _SetParser:
         return DeviceChange(**self.device, peers=tuple(self.peers))
 
 
-def parse_set(message: str | Iterable[str]) -> DeviceChange:
+def parse_set(message: str | Iterable[str], *, zone: ZoneIndex = no_zone_names) -> DeviceChange:
     """The change that a ``set`` asks for, up to the first blank line after its start.
 
-    `message` is text or lines, with or without the leading ``set=1``.  Raises
-    `UapiError`: EPROTO for a line without ``=``, EINVAL for an unknown key or bad value.
+    `message` is text or lines, with or without the leading ``set=1``; `zone` finds the
+    interface that an endpoint's zone names.  Raises `UapiError`: EPROTO for a line without
+    ``=``, EINVAL for an unknown key or bad value.
     """
-    parser = _SetParser()
+    parser = _SetParser(zone)
     take = parser.take
     for number, key, value in _pairs(message):
         if number == 1 and key == "set":
@@ -267,11 +270,13 @@ def respond(
     snapshot: Callable[[], DeviceSnapshot],
     apply: Callable[[DeviceChange], None],
     now: Callable[[], int],
+    zone: ZoneIndex = no_zone_names,
 ) -> Reply:
     """Answer one request of `RequestReader`.
 
     `apply` may refuse with an OSError (a port in use), whose errno goes to the client;
-    `now` is the engine's time in ns, asked only for the extended ``get``.
+    `now` is the engine's time in ns, asked only for the extended ``get``; `zone` as in
+    `parse_set`.
     """
     lines = request.rstrip("\n").split("\n")
     if lines[0] == "get=1":
@@ -283,7 +288,7 @@ def respond(
         error = UapiError(EPROTO, 1, "", "an operation is get=1 or set=1")
         return Reply(format_set_reply(EPROTO), error)
     try:
-        apply(parse_set(lines))
+        apply(parse_set(lines, zone=zone))
     except UapiError as error:
         return Reply(format_set_reply(error.errno), error)
     except OSError as error:
@@ -398,7 +403,8 @@ def _check_errno(line: int, value: str) -> None:
 class _GetParser:
     """Collects one reply; keys of other implementations that it does not know are ignored."""
 
-    def __init__(self) -> None:
+    def __init__(self, zone: ZoneIndex) -> None:
+        self._zone = zone
         self.device: dict[str, Any] = {"listen_port": 0, "fwmark": 0}
         self.device_drops: dict[DropReason, int] = {}
         self.peers: list[PeerSnapshot] = []
@@ -431,7 +437,9 @@ class _GetParser:
             self.device["public_key"] = _key(PublicKey, value)
 
     def _take_peer(self, peer: dict[str, Any], key: str, value: str) -> None:
-        if key in ("endpoint", "preshared_key", "persistent_keepalive_interval"):
+        if key == "endpoint":
+            peer[key] = Endpoint.parse(value, self._zone)
+        elif key in ("preshared_key", "persistent_keepalive_interval"):
             name, parse = _PEER_KEYS[key]
             peer[name] = parse(value)
         elif key in ("rx_bytes", "tx_bytes"):
@@ -477,14 +485,15 @@ class _GetParser:
         return DeviceSnapshot(**fields, peers=tuple(self.peers), drops=self.device_drops)
 
 
-def parse_get(text: str) -> DeviceSnapshot:
+def parse_get(text: str, *, zone: ZoneIndex = no_zone_names) -> DeviceSnapshot:
     """The device that the answer to a ``get`` describes, of any implementation.
 
     `DeviceSnapshot.public_key` is None unless the answer carries it (derive it from the
-    private key); `Deadline.at` and `handshake_at` count from the moment of the answer.  Raises
-    `UapiError` for a malformed answer (EPROTO) and for the errno of a refusal.
+    private key); `Deadline.at` and `handshake_at` count from the moment of the answer.  `zone`
+    is as in `parse_set`.  Raises `UapiError` for a malformed answer (EPROTO) and for the errno
+    of a refusal.
     """
-    parser = _GetParser()
+    parser = _GetParser(zone)
     for number, key, value in _pairs(text):
         if key == "errno":
             _check_errno(number, value)

@@ -8,6 +8,7 @@ refused as a whole: the problems are kept for the status and what was known stay
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -76,6 +77,10 @@ def read_cluster(document: Document) -> Cluster:
     return Cluster({node.name: node for node in registry}, entries)
 
 
+def _endpoint(text: str) -> Endpoint:
+    return Endpoint.parse(text, zone=socket.if_nametoindex)
+
+
 def _node(section: Section) -> Node:
     node = Node(
         name=section.text("name", required=True),
@@ -84,7 +89,7 @@ def _node(section: Section) -> Node:
         pod_cidrs=section.many("pod_cidrs", exact_prefix),
         labels=section.texts("labels"),
         boot_id=section.text("boot_id"),
-        endpoint=section.parsed("endpoint", None, Endpoint.parse),
+        endpoint=section.parsed("endpoint", None, _endpoint),
         allowed_ips=section.many("allowed_ips", exact_prefix),
     )
     if not node.addresses and not section.document.problems:

@@ -15,7 +15,8 @@ from wgpy.cli.main import main
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.endpoint import Endpoint, Prefix
 from wgpy.protocol.keys import NO_PRESHARED_KEY, PresharedKey, PrivateKey, PublicKey
-from wgpy.protocol.settings import Deadline, DeviceSnapshot, PeerSnapshot
+from wgpy.protocol.settings import DeviceSnapshot, PeerSnapshot
+from wgpy.protocol.timers import Deadline
 from wgpy.uapi import RequestReader, respond
 
 DEVICE = DeviceSnapshot(

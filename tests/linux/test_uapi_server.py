@@ -111,6 +111,14 @@ def test_get_and_set(served):
     assert [change.fwmark for change in served.recorder.changes] == [3]
 
 
+def test_a_zone_is_an_interface_of_the_host(served):
+    request = f"set=1\npublic_key={PEER.hex()}\nendpoint=[fe80::1%{{}}]:1\n\n"
+    assert served.ask(request.format("lo").encode()) == "errno=0\n\n"
+    (peer,) = served.recorder.changes[0].peers
+    assert peer.endpoint.scope_id == socket.if_nametoindex("lo")
+    assert served.ask(request.format("nosuchif0").encode()) == f"errno=-{errno.EINVAL}\n\n"
+
+
 def test_configuration_happens_in_the_loops_thread(served):
     served.ask(GET)
     served.ask(b"set=1\nfwmark=3\n\n")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.protocol.puppet import HOME, PUPPET_IP, SUT_IP, Keys, Puppet, Sut, echo, kinds
 from wgpy.config import parse_config
 from wgpy.protocol import device as device_module
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import DEFAULT_PARAMETERS, NS
 from wgpy.protocol.crypto import backend
 from wgpy.protocol.drops import DropReason
@@ -29,7 +30,7 @@ from wgpy.protocol.events import (
     SessionEstablished,
 )
 from wgpy.protocol.keys import PrivateKey, PublicKey
-from wgpy.protocol.policy import ENCRYPT, PLAINTEXT, Action, Buffer, Verdict
+from wgpy.protocol.policy import ENCRYPT, PLAINTEXT, Action, Verdict
 from wgpy.protocol.settings import AllowedIp, DeviceChange, PeerChange
 from wgpy.uapi import parse_set
 

@@ -18,7 +18,7 @@ FORBIDDEN = {
     "logging",
 }  # fmt: skip
 CRYPTO = {"cryptography", "nacl", "hashlib"}
-CONVERSIONS = {"inet_pton", "inet_ntop", "AF_INET", "AF_INET6", "if_nametoindex"}
+CONVERSIONS = {"inet_pton", "inet_ntop", "AF_INET", "AF_INET6"}
 """The only names of `socket` that endpoint.py may use: pure conversions of addresses."""
 
 

@@ -65,6 +65,20 @@ def test_wrong_endpoints_are_refused(text: str) -> None:
         Endpoint.parse(text)
 
 
+def test_a_zone_may_be_a_name_where_there_is_a_host_to_ask() -> None:
+    def zone(name: str) -> int:
+        if name != "eth0":
+            raise OSError
+        return 7
+
+    assert str(Endpoint.parse("[fe80::1%eth0]:1", zone)) == "[fe80::1%7]:1"
+    assert str(Endpoint.parse("[fe80::1%3]:1", zone)) == "[fe80::1%3]:1"
+    with pytest.raises(AddressFormatError, match="no such interface: 'eth1'"):
+        Endpoint.parse("[fe80::1%eth1]:1", zone)
+    with pytest.raises(AddressFormatError, match="must be the number"):
+        Endpoint.parse("[fe80::1%eth0]:1")
+
+
 @given(st.sampled_from([4, 16]).flatmap(lambda n: st.tuples(
     st.binary(min_size=n, max_size=n), st.integers(0, n * 8), st.binary(min_size=n, max_size=n)
 )))  # fmt: skip

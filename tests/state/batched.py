@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from wgpy.dataplane.offload import NO_OFFLOAD, VNET_SIZE
 from wgpy.dataplane.pipeline import BatchPath
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.device import Device
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.endpoint import Endpoint
 from wgpy.protocol.engine import Engine
-from wgpy.protocol.policy import Buffer
-from wgpy.protocol.settings import Deadline, DeviceChange
+from wgpy.protocol.settings import DeviceChange
+from wgpy.protocol.timers import Deadline
 
 
 class FakeTun:

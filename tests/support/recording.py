@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-from wgpy.protocol.crypto import Aead, Buffer, Crypto, backend
+from wgpy.protocol.buffer import Buffer
+from wgpy.protocol.crypto import Aead, Crypto, backend
 from wgpy.protocol.engine import Engine
 
 

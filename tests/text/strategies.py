@@ -10,12 +10,12 @@ from wgpy.protocol.endpoint import Endpoint, Prefix
 from wgpy.protocol.keys import PresharedKey, PrivateKey, PublicKey
 from wgpy.protocol.settings import (
     AllowedIp,
-    Deadline,
     DeviceChange,
     DeviceSnapshot,
     PeerChange,
     PeerSnapshot,
 )
+from wgpy.protocol.timers import Deadline
 
 raw_keys = st.binary(min_size=32, max_size=32)
 addresses = st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16)

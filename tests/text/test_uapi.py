@@ -16,12 +16,12 @@ from wgpy.protocol.endpoint import Endpoint, Prefix
 from wgpy.protocol.keys import PresharedKey, PrivateKey, PublicKey
 from wgpy.protocol.settings import (
     AllowedIp,
-    Deadline,
     DeviceChange,
     DeviceSnapshot,
     PeerChange,
     PeerSnapshot,
 )
+from wgpy.protocol.timers import Deadline
 from wgpy.uapi import (
     GET,
     GET_EXTENDED,
@@ -365,6 +365,15 @@ def test_the_extension_is_given_only_when_asked_for() -> None:
     extended = parse_get(ask("get=1\nwgpy=1\n"))
     assert extended.deadline == extended.peers[0].deadline == Deadline(10, "keepalive")
     assert extended.peers[0].drops == {DropReason.REPLAYED: 3}
+
+
+def test_a_zone_that_is_a_name_is_looked_up_by_the_caller() -> None:
+    text = f"public_key={A}\nendpoint=[fe80::1%eth0]:1\n"
+    place = Endpoint(b"\xfe\x80" + bytes(13) + b"\1", 1, 7)
+    assert parse_set(text, zone=lambda _: 7).peers[0].endpoint == place
+    assert parse_get(f"{text}errno=0\n\n", zone=lambda _: 7).peers[0].endpoint == place
+    with pytest.raises(UapiError, match="endpoint: a zone must be the number"):
+        parse_set(text)
 
 
 def test_answers_of_other_implementations_are_understood() -> None:

@@ -30,6 +30,7 @@ from wgpy.dataplane.interface import Interface
 from wgpy.dataplane.interface import Path as DataPath
 from wgpy.dataplane.offload import VNET_SIZE
 from wgpy.dataplane.ports import TunPort, UdpPort
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import NS, TYPE_INITIATION, TYPE_RESPONSE
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.device import HandshakeKeys
@@ -37,7 +38,6 @@ from wgpy.protocol.endpoint import Endpoint, format_address, parse_address
 from wgpy.protocol.events import Direction, Event, PacketDropped, ResponseReceived
 from wgpy.protocol.keys import PublicKey
 from wgpy.protocol.peer import Peer
-from wgpy.protocol.policy import Buffer
 from wgpy.protocol.session import Session
 
 INNER: Final = 0

@@ -20,7 +20,8 @@ from wgpy.cli.show_fields import FIELDS, as_dict, drops, handshake_age, human_by
 from wgpy.linux.uapi_client import DeviceUnreachable, get, interfaces
 from wgpy.protocol.constants import NS
 from wgpy.protocol.keys import SecretKey
-from wgpy.protocol.settings import Deadline, DeviceSnapshot, PeerSnapshot
+from wgpy.protocol.settings import DeviceSnapshot, PeerSnapshot
+from wgpy.protocol.timers import Deadline
 
 _HOME, _REST, _BELOW, _NEWLINE = "\033[H", "\033[K", "\033[J", "\n"
 """Cursor to the corner; clear the rest of a line, and all below: no flicker of a cleared screen."""

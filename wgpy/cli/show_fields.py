@@ -8,7 +8,8 @@ from typing import Any, Final
 from wgpy.protocol.constants import NS
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.keys import Key
-from wgpy.protocol.settings import Deadline, DeviceSnapshot, PeerSnapshot
+from wgpy.protocol.settings import DeviceSnapshot, PeerSnapshot
+from wgpy.protocol.timers import Deadline
 
 Rows = Iterator[tuple[str, ...]]
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
+from wgpy.protocol.buffer import Buffer
+
 VNET: Final = struct.Struct("=BBHHHH")
 """flags, gso_type, hdr_len, gso_size, csum_start, csum_offset."""
 VNET_SIZE: Final = VNET.size
@@ -53,8 +55,6 @@ TCP_CWR: Final = 0x80
 
 _GSO_PROTOCOL: Final = {GSO_TCPV4: (4, TCP), GSO_TCPV6: (6, TCP)}
 _CSUM_OFFSET: Final = {TCP: 16, UDP: 6}
-
-Buffer = bytes | bytearray | memoryview
 
 
 class Shape(NamedTuple):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.datagram import Datagram
-from wgpy.protocol.policy import Buffer
 
 
 class Clock(Protocol):

@@ -92,11 +92,11 @@ def get(interface: str) -> DeviceSnapshot:
     Deadlines count from now; the public key is derived when the answer has none.
     """
     try:
-        snapshot = parse_get(ask(interface, GET_EXTENDED))
+        snapshot = parse_get(ask(interface, GET_EXTENDED), zone=socket.if_nametoindex)
     except UapiError:
         # Not ours: other implementations refuse the extension or hang up on it.
         try:
-            snapshot = parse_get(ask(interface, GET))
+            snapshot = parse_get(ask(interface, GET), zone=socket.if_nametoindex)
         except UapiError as error:
             raise DeviceUnreachable(f"{interface}: {error}") from error
     if snapshot.public_key is None and snapshot.private_key is not None:

@@ -101,6 +101,7 @@ class UapiServer:
                     snapshot=lambda: self._in_loop(self._interface.snapshot),
                     apply=lambda change: self._in_loop(lambda: self._interface.configure(change)),
                     now=lambda: self._in_loop(self._interface.now),
+                    zone=socket.if_nametoindex,
                 )
             except Exception as error:  # A defect must not leave `wg` waiting for ever.
                 number = errno.EIO

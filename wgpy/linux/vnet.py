@@ -30,8 +30,8 @@ from wgpy.dataplane.offload import MAX_PACKET, MAX_SENT, MAX_TRAIN
 from wgpy.linux import rtnetlink
 from wgpy.linux.refusals import Refusals
 from wgpy.linux.tun import DEFAULT_MTU, LinuxTun
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import TRANSPORT_OVERHEAD
-from wgpy.protocol.policy import Buffer
 
 if TYPE_CHECKING:
     from wgpy.dataplane.offload_segment import Splitter

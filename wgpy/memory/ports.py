@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from wgpy.dataplane.ports import DeviceGone
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.endpoint import Endpoint, parse_address
-from wgpy.protocol.policy import Buffer
 
 MAX_DATAGRAM = 65507
 FIRST_EPHEMERAL = 32768

@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from hmac import compare_digest
 
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import LABEL_COOKIE, LABEL_MAC1, MAC_SIZE, XNONCE_SIZE
 from wgpy.protocol.crypto import Crypto
 from wgpy.protocol.endpoint import Endpoint
 from wgpy.protocol.messages import ZERO_MAC, CookieReply
-from wgpy.protocol.policy import Buffer
 
 _MACS_SIZE = 2 * MAC_SIZE
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from wgpy.protocol.allowedips import PrefixTable
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import Parameters
 from wgpy.protocol.cookie import MacChecker
 from wgpy.protocol.crypto import Crypto
@@ -21,7 +22,7 @@ from wgpy.protocol.events import Direction, Event, PacketDropped
 from wgpy.protocol.keys import PresharedKey, PrivateKey, PublicKey
 from wgpy.protocol.packet import read_addresses
 from wgpy.protocol.peer import Peer
-from wgpy.protocol.policy import Buffer, PacketPolicy
+from wgpy.protocol.policy import PacketPolicy
 from wgpy.protocol.ratelimit import LoadMeter, RateLimiter, ReplyLimiter
 from wgpy.protocol.session import Session
 from wgpy.protocol.tai64n import TimestampSource

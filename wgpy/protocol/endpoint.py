@@ -7,11 +7,13 @@ come out of packets without conversion.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 AddressBytes = bytes
 """A packed IP address: 4 bytes for IPv4, 16 for IPv6."""
+ZoneIndex = Callable[[str], int]
+"""Interface name to index (RFC 4007 §11), asked of the host; OSError for an unknown name."""
 
 
 class AddressFormatError(ValueError):
@@ -31,6 +33,11 @@ def format_address(packed: AddressBytes) -> str:
     return socket.inet_ntop(socket.AF_INET6 if len(packed) == 16 else socket.AF_INET, packed)
 
 
+def no_zone_names(name: str) -> int:
+    """A `ZoneIndex` that knows no interface: a zone must be a number."""
+    raise AddressFormatError(f"a zone must be the number of an interface here: {name!r}")
+
+
 class Endpoint(NamedTuple):
     """A peer's outer address, and the local address it was reached at.
 
@@ -45,8 +52,12 @@ class Endpoint(NamedTuple):
     local_ifindex: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """From ``1.2.3.4:51820`` or ``[2001:db8::1%3]:51820`` (numeric only)."""
+    def parse(cls, text: str, zone: ZoneIndex = no_zone_names) -> Self:
+        """From ``1.2.3.4:51820`` or ``[fe80::1%3]:51820``; no host names.
+
+        `zone` finds the index where a zone is a name, as in ``[fe80::1%eth0]:51820``.
+        Raises `AddressFormatError`.
+        """
         host, colon, port = text.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
         if not colon or (":" in host) != bracketed:
@@ -56,7 +67,7 @@ class Endpoint(NamedTuple):
             raise AddressFormatError(f"not a port (0-65535): {port!r}")
         if scope and not (scope.isascii() and scope.isdigit()):
             try:
-                scope = str(socket.if_nametoindex(scope))
+                scope = str(zone(scope))
             except OSError as error:
                 raise AddressFormatError(f"no such interface: {scope!r}") from error
         return cls(parse_address(host), int(port), int(scope or 0))

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from wgpy.protocol import configure, inbound, outbound
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import DEFAULT_PARAMETERS, Parameters
 from wgpy.protocol.crypto import Crypto
 from wgpy.protocol.datagram import Datagram
@@ -26,10 +27,10 @@ from wgpy.protocol.device import Device, HandshakeKeys
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.events import Direction, Event, HandshakeGaveUp, KeysErased
 from wgpy.protocol.peer import Peer
-from wgpy.protocol.policy import Buffer, EncryptAll, PacketPolicy, Verdict
-from wgpy.protocol.settings import Deadline, DeviceChange, DeviceSnapshot
+from wgpy.protocol.policy import EncryptAll, PacketPolicy, Verdict
+from wgpy.protocol.settings import DeviceChange, DeviceSnapshot
 from wgpy.protocol.tai64n import TimestampSource
-from wgpy.protocol.timers import Timer
+from wgpy.protocol.timers import Deadline, Timer
 
 
 class Engine:

@@ -10,6 +10,7 @@ The way of a datagram:
 from __future__ import annotations
 
 from wgpy.protocol import noise, outbound
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import (
     TRANSPORT_HEADER_SIZE,
     TYPE_COOKIE_REPLY,
@@ -41,7 +42,7 @@ from wgpy.protocol.messages import (
 )
 from wgpy.protocol.packet import read_addresses
 from wgpy.protocol.peer import Peer
-from wgpy.protocol.policy import Action, Buffer, Verdict
+from wgpy.protocol.policy import Action, Verdict
 from wgpy.protocol.session import Session
 from wgpy.protocol.timers import Timer
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import (
     COOKIE_REPLY_SIZE,
     INITIATION_SIZE,
@@ -25,7 +26,6 @@ from wgpy.protocol.constants import (
     TYPE_TRANSPORT,
 )
 from wgpy.protocol.drops import DropReason
-from wgpy.protocol.policy import Buffer
 
 ZERO_MAC = bytes(MAC_SIZE)
 

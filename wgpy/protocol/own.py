@@ -15,6 +15,7 @@ Loops through a second tunnel of this host cannot be told by their contents: doc
 
 from __future__ import annotations
 
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import (
     TYPE_COOKIE_REPLY,
     TYPE_INITIATION,
@@ -24,7 +25,6 @@ from wgpy.protocol.constants import (
 from wgpy.protocol.device import Device
 from wgpy.protocol.packet import Addresses
 from wgpy.protocol.peer import Peer
-from wgpy.protocol.policy import Buffer
 from wgpy.protocol.session import Session
 
 _UDP = 17

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from wgpy.protocol.policy import Buffer
+from wgpy.protocol.buffer import Buffer
 
 _IPV4_HEADER = 20
 _IPV6_HEADER = 40

@@ -10,10 +10,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.keys import PublicKey
-
-Buffer = bytes | bytearray | memoryview
 
 
 class Action(Enum):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from wgpy.protocol.drops import DropReason
 from wgpy.protocol.endpoint import Endpoint, Prefix
 from wgpy.protocol.keys import PresharedKey, PrivateKey, PublicKey
+from wgpy.protocol.timers import Deadline
 
 
 class AllowedIp(NamedTuple):
@@ -56,14 +57,6 @@ class DeviceChange:
 
 
 _NO_DROPS: Mapping[DropReason, int] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """`at` in the engine's ns and why, in words ("rekey timeout: retry handshake")."""
-
-    at: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

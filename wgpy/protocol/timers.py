@@ -8,10 +8,18 @@ Rekeying at 120 s and 165 s is no deadline: it is decided when a packet passes (
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 from wgpy.protocol.constants import NS, Parameters
-from wgpy.protocol.settings import Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """`at` in the engine's ns and why, in words ("rekey timeout: retry handshake")."""
+
+    at: int
+    reason: str
 
 
 class Timer(Enum):

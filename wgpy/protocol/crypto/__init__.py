@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, Protocol
 
-Buffer = bytes | bytearray | memoryview
+from wgpy.protocol.buffer import Buffer
 
 BackendName = Literal["openssl", "sodium", "reference"]
 BACKENDS: Final[tuple[BackendName, ...]] = ("openssl", "sodium", "reference")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from hashlib import blake2s
 from typing import Final
 
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import HASH_SIZE, MAC_SIZE
-from wgpy.protocol.crypto import Buffer
 
 _BLOCK: Final = 64
 _IPAD: Final = bytes(byte ^ 0x36 for byte in range(256))

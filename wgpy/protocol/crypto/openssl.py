@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from wgpy.protocol.crypto import Buffer, LowOrderError
+from wgpy.protocol.buffer import Buffer
+from wgpy.protocol.crypto import LowOrderError
 from wgpy.protocol.crypto.blake import HashlibBlake
 
 TagMismatch: Final = InvalidTag

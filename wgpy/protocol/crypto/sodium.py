@@ -9,8 +9,9 @@ from nacl import bindings
 from nacl.exceptions import CryptoError
 from nacl.exceptions import RuntimeError as SodiumError
 
+from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import KEY_SIZE, TAG_SIZE
-from wgpy.protocol.crypto import Buffer, LowOrderError
+from wgpy.protocol.crypto import LowOrderError
 from wgpy.protocol.crypto.blake import HashlibBlake
 
 _pack_nonce: Final = struct.Struct("<4xQ").pack
