@@ -13,11 +13,12 @@ from typing import Protocol
 
 from benchmarks.harness import Hub
 from benchmarks.implementations import TURBO, turbo_installed
-from benchmarks.memory_ports import Tun, Udp
 from benchmarks.packets import SuperPacket
 from wgpy.dataplane.egress import Egress
 from wgpy.dataplane.ingress import Ingress
 from wgpy.dataplane.interpreted import INTERPRETED
+from wgpy.dataplane.offload import GSO_NONE, VNET, VNET_SIZE, describe
+from wgpy.memory.batch import BatchTun, BatchUdp
 from wgpy.protocol.crypto import Crypto
 from wgpy.protocol.datagram import Datagram
 
@@ -82,12 +83,12 @@ class Readable:
 
 
 class Batch:
-    """The batch path's two ways, on ports in memory."""
+    """The batch path's two directions, on ports in memory."""
 
     def __init__(self, hub: Hub, name: str = BATCH) -> None:
         """The hub of a ``wgpy --turbo`` comes from `subjects_hub`."""
         self._hub, self.name = hub, name
-        self._tun, self._udp = Tun(), Udp()
+        self._tun, self._udp = BatchTun(), BatchUdp()
         tools = INTERPRETED
         if name == TURBO:
             from wgpy.turbo import TURBO as tools
@@ -128,7 +129,17 @@ class Batch:
 
     def came_out(self) -> int:
         readable, self._readable = self._readable, 0
-        return self._udp.sent() + self._tun.delivered()[0] + readable
+        sent = len(self._udp.take_sent())
+        return sent + sum(map(_segments, self._tun.take_written())) + readable
+
+
+def _segments(written: bytes) -> int:
+    """How many packets a write stands for: a super-packet counts for all its segments."""
+    vnet = VNET.unpack_from(written)
+    if vnet[1] == GSO_NONE:
+        return 1
+    whole = describe(written[VNET_SIZE:], vnet)
+    return 1 if whole is None else whole.segments
 
 
 def subjects_hub() -> Hub:

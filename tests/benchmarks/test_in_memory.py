@@ -10,10 +10,10 @@ import pytest
 from benchmarks import micro, pipeline, profiling, scale
 from benchmarks.cpu_time import Lost, cost, set_aside
 from benchmarks.harness import TUNNEL_ADDRESS, Hub
-from benchmarks.memory_ports import Udp
 from benchmarks.micro_cases import Case, cases
 from benchmarks.packets import super_packet, udp_packet
 from benchmarks.subjects import BATCH, TURBO, subjects, subjects_hub
+from wgpy.memory.batch import BatchUdp
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.endpoint import Endpoint
 from wgpy.protocol.packet import read_addresses
@@ -69,7 +69,7 @@ def test_both_paths_do_the_whole_work() -> None:
 
 def test_what_is_equal_and_from_one_source_arrives_as_a_train() -> None:
     one, other = Endpoint.parse("192.0.2.1:1"), Endpoint.parse("192.0.2.2:1")
-    udp = Udp()
+    udp = BatchUdp()
     sizes = [(5, one)] * 70 + [(3, one), (3, one), (4, one), (4, other)]
     udp.arrive([Datagram(bytes(size), source) for size, source in sizes])
     found = [(train.size, train.stride, train.endpoint) for train in udp.waiting]

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.dataplane.differential import AWAY, START, BothPaths, engine, public
 from tests.dataplane.oracle import Packet
 from tests.dataplane.toolbox import kit  # noqa: F401
-from tests.dataplane.twins import AWAY, START, Twins, engine, public
 from wgpy.protocol.constants import DEFAULT_PARAMETERS, NS
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.drops import DropReason
@@ -24,9 +24,9 @@ PING = Packet(protocol=17, payload=b"x" * 100)
 ROAMED = Endpoint.parse("198.51.100.7:4000")
 
 
-def sent(twins: Twins, *packets: Packet) -> list[bytes]:
+def sent(both: BothPaths, *packets: Packet) -> list[bytes]:
     """What leaves when the host sends packets."""
-    return [bytes(d.data) for d in twins.read_from_tun([(PLAIN, p.build()) for p in packets])]
+    return [bytes(d.data) for d in both.read_from_tun([(PLAIN, p.build()) for p in packets])]
 
 
 def outer(data: bytes, to: Endpoint = AWAY, **changes) -> Packet:
@@ -38,84 +38,84 @@ def outer(data: bytes, to: Endpoint = AWAY, **changes) -> Packet:
     return replace(made, **changes)
 
 
-def looping(twins: Twins, *endpoints: Endpoint) -> Twins:
+def looping(both: BothPaths, *endpoints: Endpoint) -> BothPaths:
     """The peer's endpoints are within its allowed IPs."""
     allowed = tuple(AllowedIp(Prefix(e.ip, 8 * len(e.ip))) for e in endpoints or (AWAY,))
     change = PeerChange(public("away"), allowed_ips=allowed)
-    for one in (twins.fast, twins.plain):
-        one.apply(DeviceChange(peers=(change,)), now=twins.now)
-    return twins
+    for one in (both.batch, both.readable):
+        one.apply(DeviceChange(peers=(change,)), now=both.now)
+    return both
 
 
-def own(twins: Twins) -> int:
-    return twins.fast.drops.get(DropReason.OWN_DATAGRAM, 0)
+def own(both: BothPaths) -> int:
+    return both.batch.drops.get(DropReason.OWN_DATAGRAM, 0)
 
 
 def test_a_sealed_packet_does_not_go_around() -> None:
-    twins = looping(Twins())
-    (data,) = sent(twins, PING)
+    both = looping(BothPaths())
+    (data,) = sent(both, PING)
     for count in (1, 2, 3):
-        assert sent(twins, outer(data)) == []
-        assert own(twins) == count
+        assert sent(both, outer(data)) == []
+        assert own(both) == count
 
 
 def test_a_train_that_comes_back_as_a_super_packet() -> None:
-    twins = looping(Twins())
-    run = sent(twins, *[replace(PING, identification=n) for n in range(8)])
+    both = looping(BothPaths())
+    run = sent(both, *[replace(PING, identification=n) for n in range(8)])
     packet = outer(b"".join(run))
-    assert twins.read_from_tun([packet.offloaded(5, len(run[0]))]) == []
-    assert own(twins) == 8
+    assert both.read_from_tun([packet.offloaded(5, len(run[0]))]) == []
+    assert own(both) == 8
 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_wherever_the_peer_is_now(family: int) -> None:
     """A flow that was learnt as harmless is looked at again when the peer moves there."""
     there = ROAMED if family == 4 else Endpoint.parse("[2001:db8::99]:1")
-    twins = looping(Twins(), there)
-    assert len(sent(twins, outer(b"something else", there))) == 1
-    twins.remote.send([PING.build()], now=twins.now)
-    twins.arrive([[bytes(d.data)] for d in twins.remote.pull_datagrams()], there)
-    (data,) = sent(twins, PING)
-    assert sent(twins, outer(data, there)) == []
-    assert own(twins) == 1
+    both = looping(BothPaths(), there)
+    assert len(sent(both, outer(b"something else", there))) == 1
+    both.remote.send([PING.build()], now=both.now)
+    both.arrive([[bytes(d.data)] for d in both.remote.pull_datagrams()], there)
+    (data,) = sent(both, PING)
+    assert sent(both, outer(data, there)) == []
+    assert own(both) == 1
 
 
 def test_initiations_do_not_go_around() -> None:
-    twins = looping(Twins())
-    twins.now += 121 * NS
-    data, initiation = sorted(sent(twins, PING), reverse=True)
+    both = looping(BothPaths())
+    both.now += 121 * NS
+    data, initiation = sorted(sent(both, PING), reverse=True)
     assert (initiation[0], len(initiation)) == (1, 148)
-    assert sent(twins, outer(initiation)) == []
-    assert sent(twins, outer(data)) == []
-    assert own(twins) == 2
+    assert sent(both, outer(initiation)) == []
+    assert sent(both, outer(data)) == []
+    assert own(both) == 2
 
 
 def test_responses_do_not_go_around() -> None:
-    twins = looping(Twins())
-    twins.now += 121 * NS
-    twins.remote.rekey(now=twins.now)
-    (initiation,) = (bytes(d.data) for d in twins.remote.pull_datagrams())
-    for one in (twins.fast, twins.plain):
-        one.receive([Datagram(initiation, AWAY)], now=twins.now)
+    both = looping(BothPaths())
+    both.now += 121 * NS
+    both.remote.rekey(now=both.now)
+    (initiation,) = (bytes(d.data) for d in both.remote.pull_datagrams())
+    for one in (both.batch, both.readable):
+        one.receive([Datagram(initiation, AWAY)], now=both.now)
     (response,), (same,) = (
-        [bytes(d.data) for d in one.pull_datagrams()] for one in (twins.plain, twins.fast)
+        [bytes(d.data) for d in one.pull_datagrams()] for one in (both.readable, both.batch)
     )
     assert response == same and response[0] == 2
-    assert sent(twins, outer(response)) == []
-    assert own(twins) == 1
+    assert sent(both, outer(response)) == []
+    assert own(both) == 1
 
 
 def test_of_a_datagram_in_fragments_the_first_ends_and_the_rest_is_one_packet() -> None:
-    twins = looping(Twins(), ROAMED)
-    twins.remote.send([PING.build()], now=twins.now)
-    twins.arrive([[bytes(d.data)] for d in twins.remote.pull_datagrams()], ROAMED)
-    (data,) = sent(twins, PING)
+    both = looping(BothPaths(), ROAMED)
+    both.remote.send([PING.build()], now=both.now)
+    both.arrive([[bytes(d.data)] for d in both.remote.pull_datagrams()], ROAMED)
+    (data,) = sent(both, PING)
     whole = outer(data, ROAMED)
-    assert sent(twins, replace(whole, payload=data[:80], fragment=0x2000)) == []
+    assert sent(both, replace(whole, payload=data[:80], fragment=0x2000)) == []
     rest = whole.build()[20 + 88 :]
     header = replace(whole, payload=rest[8:], fragment=11).build()[:20]
-    assert len(twins.read_from_tun([(PLAIN, header + rest)])) == 1
-    assert own(twins) == 1
+    assert len(both.read_from_tun([(PLAIN, header + rest)])) == 1
+    assert own(both) == 1
 
 
 STRANGERS = {
@@ -136,12 +136,12 @@ STRANGERS = {
 
 @pytest.mark.parametrize("name", STRANGERS)
 def test_what_only_looks_like_it_passes(name: str) -> None:
-    twins = looping(Twins())
-    (data,) = sent(twins, PING)
+    both = looping(BothPaths())
+    (data,) = sent(both, PING)
     packet = STRANGERS[name](data)
-    (sealed,) = sent(twins, packet)
-    twins.remote.receive([Datagram(sealed, AWAY)], now=twins.now)
-    assert own(twins) == 0
+    (sealed,) = sent(both, packet)
+    both.remote.receive([Datagram(sealed, AWAY)], now=both.now)
+    assert own(both) == 0
 
 
 class Onion:

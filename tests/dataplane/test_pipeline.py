@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import deque
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,14 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.dataplane import oracle
+from tests.dataplane.differential import AWAY, BothPaths, message, trains_of
 from tests.dataplane.oracle import ACK, PSH, Packet
 from tests.dataplane.strategies import packets
 from tests.dataplane.toolbox import current, kit  # noqa: F401
-from tests.dataplane.twins import AWAY, Arrival, Twins, message, trains_of
 from wgpy.dataplane import egress, flows, ingress
 from wgpy.dataplane.interpreted import INTERPRETED
 from wgpy.dataplane.offload import MAX_MESSAGES
 from wgpy.dataplane.pipeline import BatchPath
+from wgpy.memory.batch import Arrival
 from wgpy.protocol import outbound
 from wgpy.protocol.constants import NS, Parameters
 from wgpy.protocol.datagram import Datagram
@@ -61,7 +63,7 @@ def reads(draw: st.DrawFn) -> list[tuple[tuple[int, ...], bytes]]:
 def test_what_leaves_is_the_same(
     came: list[tuple[tuple[int, ...], bytes]], mtu: int, initiator: bool
 ) -> None:
-    Twins(mtu=mtu, initiator=initiator).read_from_tun(came)
+    BothPaths(mtu=mtu, initiator=initiator).read_from_tun(came)
 
 
 @relaxed
@@ -70,10 +72,10 @@ def test_what_is_sent_arrives_on_the_other_side(
     came: list[tuple[tuple[int, ...], bytes]],
 ) -> None:
     """Every packet that can be sent, whole and in order."""
-    twins = Twins()
-    sent = twins.read_from_tun(came)
-    twins.remote.receive([Datagram(d.data, AWAY) for d in sent], now=twins.now)
-    arrived = twins.remote.pull_packets()
+    both = BothPaths()
+    sent = both.read_from_tun(came)
+    both.remote.receive([Datagram(d.data, AWAY) for d in sent], now=both.now)
+    arrived = both.remote.pull_packets()
     whole = [p for vnet, data in came for p in oracle.cut(vnet, data)]
     # Garbage has no such addresses.
     ours = (bytes([10, 0, 0, 1, 10, 0, 0, 2]), b"\xfd" + bytes(14) + b"\1\xfd" + bytes(14) + b"\2")
@@ -83,70 +85,71 @@ def test_what_is_sent_arrives_on_the_other_side(
 
 
 def test_super_packet_is_one_send() -> None:
-    twins = Twins()
-    twins.read_from_tun([WHOLE.offloaded(1, 1368)])
-    assert twins.udp.trains == [8]
+    both = BothPaths()
+    both.read_from_tun([WHOLE.offloaded(1, 1368)])
+    assert both.trains == [8]
 
 
 def test_equal_packets_share_a_send() -> None:
-    twins = Twins()
+    both = BothPaths()
     run = [replace(WHOLE, payload=b"x" * 64, identification=i).offloaded(0, 0) for i in range(70)]
-    twins.read_from_tun(run)
-    assert twins.udp.trains == [1, 64, 5], "the first does not wait for the others"
+    both.read_from_tun(run)
+    assert both.trains == [1, 64, 5], "the first does not wait for the others"
 
 
 def test_a_full_super_packet_of_small_segments_is_several_sends() -> None:
-    twins = Twins()
-    twins.read_from_tun([replace(WHOLE, payload=os.urandom(20_000)).offloaded(1, 100)])
-    assert twins.udp.trains == [64, 64, 64, 8]
+    both = BothPaths()
+    both.read_from_tun([replace(WHOLE, payload=os.urandom(20_000)).offloaded(1, 100)])
+    assert both.trains == [64, 64, 64, 8]
 
 
 def test_a_small_super_packet_leaves_its_neighbour_alone() -> None:
     """Both are read before either is sent, and cutting writes behind the super-packet."""
     small = replace(WHOLE, payload=bytes(1301)).offloaded(1, 130)
-    Twins().read_from_tun([small, replace(WHOLE, payload=b"x").offloaded(0, 0), small])
+    BothPaths().read_from_tun([small, replace(WHOLE, payload=b"x").offloaded(0, 0), small])
 
 
 def test_without_a_session_packets_wait_for_the_handshake() -> None:
-    twins = Twins()
-    for one in (twins.fast, twins.plain):
+    both = BothPaths()
+    for one in (both.batch, both.readable):
         peer = next(iter(one.device.peers.values()))
         one.device.erase_keys(peer)
         peer.initiation_sent_at = None
-    twins.read_from_tun([WHOLE.offloaded(1, 1368)])
-    staged = [len(next(iter(o.device.peers.values())).staged) for o in (twins.fast, twins.plain)]
+    both.read_from_tun([WHOLE.offloaded(1, 1368)])
+    staged = [len(next(iter(o.device.peers.values())).staged) for o in (both.batch, both.readable)]
     assert staged == [8, 8]
 
 
 def test_a_refused_train_is_counted() -> None:
-    twins = Twins()
-    twins.udp.refuse = True
-    twins.tun.waiting = [struct.pack("=BBHHHH", *v) + d for v, d in [WHOLE.offloaded(1, 1368)]]
-    twins.out.turn(twins.now)
-    assert twins.fast.drops[DropReason.UDP_SEND_FAILED] == 8
+    both = BothPaths()
+    both.udp.refuse = True
+    vnet, data = WHOLE.offloaded(1, 1368)
+    both.tun.waiting.append(struct.pack("=BBHHHH", *vnet) + data)
+    both.out.turn(both.now)
+    assert both.batch.drops[DropReason.UDP_SEND_FAILED] == 8
 
 
 def test_a_super_packet_that_contradicts_itself_is_dropped_by_name() -> None:
-    twins = Twins()
+    both = BothPaths()
     vnet, data = WHOLE.offloaded(4, 1368)
-    twins.tun.waiting = [struct.pack("=BBHHHH", *vnet) + data]
-    twins.out.turn(twins.now)
-    assert twins.fast.drops == {DropReason.MALFORMED: 1}
-    assert not twins.udp.sent
+    both.tun.waiting.append(struct.pack("=BBHHHH", *vnet) + data)
+    both.out.turn(both.now)
+    assert both.batch.drops == {DropReason.MALFORMED: 1}
+    assert not both.udp.sent
 
 
 def test_keys_are_renewed_in_time() -> None:
-    twins = Twins()
-    twins.now += 121 * NS
-    sent = twins.read_from_tun([WHOLE.offloaded(1, 1368)] * 2)
+    both = BothPaths()
+    both.now += 121 * NS
+    sent = both.read_from_tun([WHOLE.offloaded(1, 1368)] * 2)
     assert [len(d.data) for d in sent if len(d.data) == 148] == [148]
 
 
 def test_the_last_counters_are_used_and_not_one_more() -> None:
     few = Parameters(reject_after_messages=10)
-    twins = Twins(parameters=few)
-    twins.read_from_tun([WHOLE.offloaded(1, 1368)] * 3)
-    assert next(iter(twins.fast.device.peers.values())).current.next_counter == 10
+    both = BothPaths(parameters=few)
+    both.read_from_tun([WHOLE.offloaded(1, 1368)] * 3)
+    assert next(iter(both.batch.device.peers.values())).current.next_counter == 10
 
 
 class Chequered:
@@ -175,12 +178,12 @@ def to(last: int) -> Packet:
 
 
 def test_the_policy_is_asked_and_obeyed() -> None:
-    twins = Twins(policy=Chequered())
+    both = BothPaths(policy=Chequered())
     came = [to(n).offloaded(1, 1368) for n in (2, 3, 4, 2, 3, 4)]
-    sent = twins.read_from_tun(came)
+    sent = both.read_from_tun(came)
     assert len(sent) == 16
-    assert twins.fast.drops[DropReason.UNENCRYPTED_TRAFFIC] == 16
-    assert twins.fast.pull_plaintext() == twins.plain.pull_plaintext() != []
+    assert both.batch.drops[DropReason.UNENCRYPTED_TRAFFIC] == 16
+    assert both.batch.pull_plaintext() == both.readable.pull_plaintext() != []
 
 
 class Counting(Chequered):
@@ -201,11 +204,11 @@ class Counting(Chequered):
 def test_a_packet_from_the_host_is_judged_once() -> None:
     """Whatever the verdict, and however many packets a super-packet is cut into."""
     policy = Counting()
-    twins = Twins(policy=policy)
-    twins.plain.policy = Chequered()
+    both = BothPaths(policy=policy)
+    both.readable.policy = Chequered()
     for last, asked in ((2, 1), (2, 0), (3, 1), (3, 1), (4, 1)):
         policy.asked.clear()
-        twins.read_from_tun([to(last).offloaded(1, 1368)])
+        both.read_from_tun([to(last).offloaded(1, 1368)])
         assert policy.asked == [("egress", bytes([10, 0, 0, last]))] * asked
 
 
@@ -213,50 +216,50 @@ def test_a_packet_from_the_host_is_judged_once() -> None:
 def test_what_is_refused_is_judged_once_and_counted_each_time(known: bool) -> None:
     """Single packets and super-packets; refused by the policy, or for want of a peer."""
     policy = Counting()
-    twins = Twins(policy=policy)
-    twins.plain.policy = Chequered()
+    both = BothPaths(policy=policy)
+    both.readable.policy = Chequered()
     packet = to(4) if known else replace(WHOLE, destination=bytes([192, 0, 2, 2]))
     reason = DropReason.UNENCRYPTED_TRAFFIC if known else DropReason.NO_PEER
     policy.asked.clear()
     plain = ((0,) * 6, packet.segments(1000)[0].build())
     for _ in range(3):
-        twins.read_from_tun([plain, packet.offloaded(1, 1368)] * 2)
+        both.read_from_tun([plain, packet.offloaded(1, 1368)] * 2)
     assert len(policy.asked) == 1
-    assert twins.fast.drops[reason] == twins.plain.drops[reason] == 6 * (1 + 8)
+    assert both.batch.drops[reason] == both.readable.drops[reason] == 6 * (1 + 8)
     policy.generation = 1
     policy.egress = lambda *_: PLAINTEXT
-    twins.plain.policy = policy
-    twins.read_from_tun([plain])
-    assert len(twins.fast.pull_plaintext()) == 1 == len(twins.plain.pull_plaintext())
+    both.readable.policy = policy
+    both.read_from_tun([plain])
+    assert len(both.batch.pull_plaintext()) == 1 == len(both.readable.pull_plaintext())
 
 
 def test_a_scan_of_refused_addresses_does_not_make_us_forget_the_others() -> None:
     policy = Counting()
-    twins = Twins(policy=policy)
-    twins.plain.policy = Chequered()
-    twins.read_from_tun([to(2).offloaded(1, 1368)])
+    both = BothPaths(policy=policy)
+    both.readable.policy = Chequered()
+    both.read_from_tun([to(2).offloaded(1, 1368)])
     single = to(4).segments(1000)[0]
     scan = [replace(single, source=n.to_bytes(4)) for n in range(flows.MAX_FLOWS + 100)]
-    twins.tun.waiting += [bytes(10) + packet.build() for packet in scan]
-    while twins.tun.waiting:
-        twins.out.turn(twins.now)
-    assert len(twins.out.flows.refused) <= flows.MAX_FLOWS
-    assert twins.fast.drops[DropReason.UNENCRYPTED_TRAFFIC] == len(scan)
+    both.tun.waiting += [bytes(10) + packet.build() for packet in scan]
+    while both.tun.waiting:
+        both.out.turn(both.now)
+    assert len(both.out.flows.refused) <= flows.MAX_FLOWS
+    assert both.batch.drops[DropReason.UNENCRYPTED_TRAFFIC] == len(scan)
     policy.asked.clear()
-    twins.out.turn(twins.now)
-    twins.tun.waiting += [bytes(10) + to(2).segments(1000)[0].build()]
-    twins.out.turn(twins.now)
+    both.out.turn(both.now)
+    both.tun.waiting += [bytes(10) + to(2).segments(1000)[0].build()]
+    both.out.turn(both.now)
     assert policy.asked == []
 
 
 def test_a_known_flow_that_waits_for_a_handshake_is_not_judged_again() -> None:
     policy = Counting()
-    twins = Twins(policy=policy)
-    twins.plain.policy = Chequered()
-    twins.read_from_tun([to(2).offloaded(1, 1368)])
-    twins.now += 181 * NS
+    both = BothPaths(policy=policy)
+    both.readable.policy = Chequered()
+    both.read_from_tun([to(2).offloaded(1, 1368)])
+    both.now += 181 * NS
     policy.asked.clear()
-    twins.read_from_tun([to(2).offloaded(1, 1368)])
+    both.read_from_tun([to(2).offloaded(1, 1368)])
     assert policy.asked == []
 
 
@@ -264,41 +267,41 @@ def test_a_known_flow_that_waits_for_a_handshake_is_not_judged_again() -> None:
 def test_a_packet_out_of_a_tunnel_is_judged_once(last: int, most: int) -> None:
     """Refused and per-packet answers are asked once for each packet, the others once for all."""
     policy = Counting()
-    twins = Twins(policy=policy)
-    twins.plain.policy = Chequered()
+    both = BothPaths(policy=policy)
+    both.readable.policy = Chequered()
     source = bytes([10, 0, 0, last])
     inner = [p.build() for p in replace(WHOLE, source=source).segments(1000)]
     assert len(inner) == 10
     policy.asked.clear()
-    twins.arrive([from_remote(twins, inner)])
+    both.arrive([from_remote(both, inner)])
     assert policy.asked == [("ingress", source)] * most
 
 
 def test_a_new_generation_forgets_what_was_learnt() -> None:
     policy = Chequered()
-    twins = Twins(policy=policy)
-    assert twins.read_from_tun([to(2).offloaded(1, 1368)])
+    both = BothPaths(policy=policy)
+    assert both.read_from_tun([to(2).offloaded(1, 1368)])
     policy.generation = 1
     policy.egress = lambda *_: Verdict(Action.DROP, DropReason.POLICY_DENIED)
-    assert not twins.read_from_tun([to(2).offloaded(1, 1368)])
+    assert not both.read_from_tun([to(2).offloaded(1, 1368)])
 
 
-def from_remote(twins: Twins, inner: list[bytes]) -> list[bytes]:
+def from_remote(both: BothPaths, inner: list[bytes]) -> list[bytes]:
     """Datagrams that the peer sends to carry `inner`."""
-    twins.remote.send(inner, now=twins.now)
-    return [bytes(d.data) for d in twins.remote.pull_datagrams()]
+    both.remote.send(inner, now=both.now)
+    return [bytes(d.data) for d in both.remote.pull_datagrams()]
 
 
 @relaxed
 @given(st.data())
 def test_what_arrives_is_the_same(data: st.DataObject) -> None:
-    twins = Twins(initiator=data.draw(st.booleans()))
+    both = BothPaths(initiator=data.draw(st.booleans()))
     inner: list[bytes] = []
     for packet in data.draw(st.lists(packets(), min_size=1, max_size=3)):
         width = data.draw(st.integers(max(1, len(packet.payload) // 20), 1300))
         inner += [p.build() for p in packet.segments(width)]
     inner += data.draw(st.lists(st.binary(min_size=1, max_size=60), max_size=2))
-    datagrams = from_remote(twins, inner)
+    datagrams = from_remote(both, inner)
     for _ in range(data.draw(st.integers(0, 4))):
         at = data.draw(st.integers(0, len(datagrams) - 1))
         what = data.draw(st.sampled_from(("corrupt", "repeat", "swap", "lose", "noise", "type")))
@@ -317,17 +320,17 @@ def test_what_arrives_is_the_same(data: st.DataObject) -> None:
             datagrams.insert(at, data.draw(st.binary(max_size=200)))
         elif what == "type":
             datagrams[at] = bytes([data.draw(st.integers(0, 5))]) + datagrams[at][1:]
-    twins.arrive(trains_of(datagrams, data.draw(st.integers(1, 64))))
+    both.arrive(trains_of(datagrams, data.draw(st.integers(1, 64))))
 
 
 def test_a_train_becomes_one_write() -> None:
-    twins = Twins()
-    twins.arrive([from_remote(twins, [p.build() for p in WHOLE.segments(1000)])])
+    both = BothPaths()
+    both.arrive([from_remote(both, [p.build() for p in WHOLE.segments(1000)])])
     pieces = [p.build() for p in replace(WHOLE, sequence=10_000).segments(1000)]
-    train = from_remote(twins, pieces)
-    twins.udp.waiting.append(Arrival(b"".join(train), len(train[0]), AWAY))
-    twins.into.turn(0, twins.now)
-    assert len(twins.tun.written) == 1
+    train = from_remote(both, pieces)
+    both.udp.waiting.append(Arrival(b"".join(train), len(train[0]), AWAY))
+    both.into.turn(0, both.now)
+    assert len(both.tun.written) == 1
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -336,53 +339,53 @@ def test_what_the_device_does_not_take_merged_is_written_one_by_one(
     version: int, protocol: int
 ) -> None:
     """The other protocol is merged as before."""
-    twins = Twins()
+    both = BothPaths()
     addresses = {4: (b"\x0a\0\0\1", b"\x0a\0\0\2"), 6: (b"\xfd" + bytes(14) + b"\1",) * 2}
     source, destination = addresses[version]
     for given_up, writes in ((23 - protocol, 1), (protocol, 10)):
-        twins.tun.given_up.add(given_up)
+        both.tun.given_up.add(given_up)
         whole = replace(
             WHOLE, version=version, protocol=protocol, source=source, destination=destination,
             options=b"", payload=bytes(10_000),
         )  # fmt: skip
-        train = from_remote(twins, [p.build() for p in whole.segments(1000)])
-        twins.udp.waiting.append(Arrival(b"".join(train), len(train[0]), AWAY))
-        twins.tun.written.clear()
-        twins.into.turn(0, twins.now)
-        assert len(twins.tun.written) == writes
-        assert len(twins.tun.delivered()) == 10
+        train = from_remote(both, [p.build() for p in whole.segments(1000)])
+        both.udp.waiting.append(Arrival(b"".join(train), len(train[0]), AWAY))
+        both.tun.written.clear()
+        both.into.turn(0, both.now)
+        assert len(both.tun.written) == writes
+        assert len(both.delivered()) == 10
 
 
 def test_keepalives_in_any_place() -> None:
-    twins = Twins()
-    peer = next(iter(twins.remote.device.peers.values()))
+    both = BothPaths()
+    peer = next(iter(both.remote.device.peers.values()))
     made: list[bytes] = []
     for before in (0, 1, 3):
-        made += from_remote(twins, [p.build() for p in WHOLE.segments(1000)][:before])
-        outbound.send_keepalive(twins.remote.device, peer, twins.now)
-        made += [bytes(d.data) for d in twins.remote.pull_datagrams()]
+        made += from_remote(both, [p.build() for p in WHOLE.segments(1000)][:before])
+        outbound.send_keepalive(both.remote.device, peer, both.now)
+        made += [bytes(d.data) for d in both.remote.pull_datagrams()]
     assert sum(len(d) == 32 for d in made) == 3
-    twins.arrive(trains_of(made))
-    twins.arrive([[made[0]] * 5])
+    both.arrive(trains_of(made))
+    both.arrive([[made[0]] * 5])
 
 
 def test_a_roaming_peer_moves_with_its_train() -> None:
-    twins = Twins()
+    both = BothPaths()
     moved = Endpoint(parse_address("198.51.100.7"), 999, 0, parse_address("192.0.2.1"), 3)
-    twins.arrive([from_remote(twins, [p.build() for p in WHOLE.segments(1000)])], moved)
-    assert next(iter(twins.fast.device.peers.values())).endpoint == moved
+    both.arrive([from_remote(both, [p.build() for p in WHOLE.segments(1000)])], moved)
+    assert next(iter(both.batch.device.peers.values())).endpoint == moved
 
 
 def test_replayed_and_forged_trains_change_nothing() -> None:
-    twins = Twins()
-    train = from_remote(twins, [p.build() for p in WHOLE.segments(1000)])
-    assert len(twins.arrive([train])) == 10
-    assert twins.arrive([train]) == []
+    both = BothPaths()
+    train = from_remote(both, [p.build() for p in WHOLE.segments(1000)])
+    assert len(both.arrive([train])) == 10
+    assert both.arrive([train]) == []
     index = struct.unpack_from("<I", train[0], 4)[0]
-    assert twins.arrive([[message(index, 2**40 + n, bytes(500)) for n in range(9)]]) == []
-    assert twins.arrive([[message(index ^ 1, n, bytes(500)) for n in range(9)]]) == []
-    assert twins.arrive([[message(index, 2**64 - 1 - n, bytes(500)) for n in range(9)]]) == []
-    names = twins.fast.drops
+    assert both.arrive([[message(index, 2**40 + n, bytes(500)) for n in range(9)]]) == []
+    assert both.arrive([[message(index ^ 1, n, bytes(500)) for n in range(9)]]) == []
+    assert both.arrive([[message(index, 2**64 - 1 - n, bytes(500)) for n in range(9)]]) == []
+    names = both.batch.drops
     assert names[DropReason.REPLAYED] == 10
     assert names[DropReason.TAG_INVALID] == 9
     assert names[DropReason.UNKNOWN_INDEX] == 9
@@ -391,45 +394,45 @@ def test_replayed_and_forged_trains_change_nothing() -> None:
 
 @pytest.mark.parametrize("source", [b"\x0b\0\0\1", b"\x0a\0\0\x09", b"\x0a\0\0\5"])
 def test_sources_are_checked_for_every_packet(source: bytes) -> None:
-    twins = Twins(policy=Chequered())
+    both = BothPaths(policy=Chequered())
     good = [p.build() for p in WHOLE.segments(1000)]
     bad = [p.build() for p in replace(WHOLE, source=source).segments(1000)]
     mixed = [p for pair in zip(good, bad, strict=True) for p in pair]
-    delivered = twins.arrive([from_remote(twins, good + bad), from_remote(twins, mixed)])
+    delivered = both.arrive([from_remote(both, good + bad), from_remote(both, mixed)])
     assert len(delivered) == (40 if source[-1] == 5 else 20)
 
 
 def test_a_session_that_is_too_old_opens_nothing() -> None:
-    twins = Twins()
-    train = from_remote(twins, [p.build() for p in WHOLE.segments(1000)])
-    twins.now += 181 * NS
-    assert twins.arrive([train]) == []
-    assert twins.fast.drops == {DropReason.SESSION_EXPIRED: 10}
+    both = BothPaths()
+    train = from_remote(both, [p.build() for p in WHOLE.segments(1000)])
+    both.now += 181 * NS
+    assert both.arrive([train]) == []
+    assert both.batch.drops == {DropReason.SESSION_EXPIRED: 10}
 
 
 def test_a_device_that_is_down_is_silent() -> None:
-    twins = Twins()
-    train = from_remote(twins, [p.build() for p in WHOLE.segments(1000)])
-    for one in (twins.fast, twins.plain):
-        one.set_up(False, now=twins.now)
-    assert twins.arrive([train]) == []
-    assert twins.read_from_tun([WHOLE.offloaded(1, 1000)]) == []
-    assert twins.fast.drops[DropReason.DEVICE_DOWN] == 20
+    both = BothPaths()
+    train = from_remote(both, [p.build() for p in WHOLE.segments(1000)])
+    for one in (both.batch, both.readable):
+        one.set_up(False, now=both.now)
+    assert both.arrive([train]) == []
+    assert both.read_from_tun([WHOLE.offloaded(1, 1000)]) == []
+    assert both.batch.drops[DropReason.DEVICE_DOWN] == 20
 
 
 def test_two_sessions_in_one_train() -> None:
     """While keys change, one train may carry messages of the old and the new session."""
-    twins = Twins()
-    old = from_remote(twins, [p.build() for p in WHOLE.segments(1000)])
+    both = BothPaths()
+    old = from_remote(both, [p.build() for p in WHOLE.segments(1000)])
     pushed = replace(WHOLE, flags=ACK | PSH, sequence=10_000)
     stranger = [message(7, n, d[16:]) for n, d in enumerate(old[:3])]
-    new = from_remote(twins, [p.build() for p in pushed.segments(1000)])
-    assert len(twins.arrive([old[:5] + stranger + old[5:] + new])) == 20
+    new = from_remote(both, [p.build() for p in pushed.segments(1000)])
+    assert len(both.arrive([old[:5] + stranger + old[5:] + new])) == 20
 
 
-def hostile(twins: Twins) -> list[bytes]:
+def hostile(both: BothPaths) -> list[bytes]:
     """Datagrams that are wrong in every way there is a name for, among good ones."""
-    good = from_remote(twins, [p.build() for p in WHOLE.segments(1000)])
+    good = from_remote(both, [p.build() for p in WHOLE.segments(1000)])
     index = struct.unpack_from("<I", good[0], 4)[0]
     swapped = replace(WHOLE, source=bytes([172, 16, 0, 1]))
     wrong = bytearray(good[4])
@@ -441,102 +444,103 @@ def hostile(twins: Twins) -> list[bytes]:
         b"\3\0\0\0" + bytes(60), b"\3" + bytes(63), b"\5\0\0\0" + bytes(28), b"\xff" * 1500,
         bytes(wrong), good[4], good[4], keepalive, message(index, 2**64 - 1, bytes(32)),
         message(index ^ 5, 3, bytes(500)), message(0, 0, bytes(16)), good[0][:31], good[0][:-1],
-        good[0] + b"\0", *good[5:], good[3], *from_remote(twins, [b"", b"x", b"\x45" + bytes(30)]),
-        *from_remote(twins, [p.build() for p in swapped.segments(1000)]), b"", b"",
+        good[0] + b"\0", *good[5:], good[3], *from_remote(both, [b"", b"x", b"\x45" + bytes(30)]),
+        *from_remote(both, [p.build() for p in swapped.segments(1000)]), b"", b"",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("most", [1, 2, 64])
 def test_hostile_datagrams_are_counted_alike_on_every_path(most: int) -> None:
-    twins = Twins()
-    datagrams = hostile(twins)
-    twins.arrive(trains_of(datagrams, most))
-    for each in (twins.fast, twins.plain):
+    both = BothPaths()
+    datagrams = hostile(both)
+    both.arrive(trains_of(datagrams, most))
+    for each in (both.batch, both.readable):
         each.device.indices = {}
-    twins.arrive(trains_of(datagrams, most))
-    for each in (twins.fast, twins.plain):
-        each.set_up(False, now=twins.now)
-    twins.arrive(trains_of(datagrams, most))
-    drops = twins.fast.drops
+    both.arrive(trains_of(datagrams, most))
+    for each in (both.batch, both.readable):
+        each.set_up(False, now=both.now)
+    both.arrive(trains_of(datagrams, most))
+    drops = both.batch.drops
     assert drops[DropReason.LENGTH_INVALID] > 3 * datagrams.count(b"")
-    counted = sum(drops.values()) + twins.fast.device.delivered.packets
+    counted = sum(drops.values()) + both.batch.device.delivered.packets
     assert counted >= 3 * len(datagrams) - 1, "each has a name or was delivered (a keepalive)"
 
 
 def test_bytes_are_counted_without_padding_on_every_path() -> None:
     """Whether packets went alone, in a run, or in a super-packet."""
-    twins = Twins()
+    both = BothPaths()
     odd = replace(WHOLE, payload=bytes(1301))
     run = [replace(odd, identification=n, payload=bytes(101)).offloaded(0, 0) for n in range(9)]
-    twins.read_from_tun([odd.offloaded(1, 130), *run, run[0]])
-    assert twins.fast.device.encrypted.packets == 11 + 10 + 1  # The first made the session.
-    twins.arrive(trains_of(from_remote(twins, [p.build() for p in odd.segments(130)])))
-    assert twins.fast.device.delivered.packets == 11
+    both.read_from_tun([odd.offloaded(1, 130), *run, run[0]])
+    assert both.batch.device.encrypted.packets == 11 + 10 + 1  # The first made the session.
+    both.arrive(trains_of(from_remote(both, [p.build() for p in odd.segments(130)])))
+    assert both.batch.device.delivered.packets == 11
 
 
 def test_a_flood_of_handshakes_leaves_the_path_at_once() -> None:
-    twins = Twins()
+    both = BothPaths()
     flood = [b"\1\0\0\0" + struct.pack("<I", n) + bytes(140) for n in range(40)]
-    assert twins.arrive([flood, [*flood, b"\1\0\0\0"]]) == []
-    assert twins.fast.drops == {DropReason.MAC1_INVALID: 80, DropReason.LENGTH_INVALID: 1}
+    assert both.arrive([flood, [*flood, b"\1\0\0\0"]]) == []
+    assert both.batch.drops == {DropReason.MAC1_INVALID: 80, DropReason.LENGTH_INVALID: 1}
 
 
-class Endless(list):
+class Endless(deque):
     """A queue that fills up as fast as it is emptied."""
 
     def __init__(self, *items: object) -> None:
         super().__init__(items)
         self.taken = 0
 
-    def pop(self, _index: int = 0) -> object:
+    def popleft(self) -> object:
         self.taken += 1
         return self[0]
 
 
 def test_a_turn_ends_however_much_waits() -> None:
     """So that the other direction, timers and configuration get theirs."""
-    twins = Twins()
+    both = BothPaths()
     vnet, data = WHOLE.offloaded(1, 1368)
-    twins.tun.waiting = Endless(struct.pack("=BBHHHH", *vnet) + data)
-    twins.out.turn(twins.now)
-    assert twins.tun.waiting.taken <= egress.MAX_SUPERS
-    twins.tun.waiting = Endless(bytes(10) + replace(WHOLE, payload=b"x").build())
-    twins.out.turn(twins.now)
-    assert twins.tun.waiting.taken <= egress.TURN + 1
+    both.tun.waiting = Endless(struct.pack("=BBHHHH", *vnet) + data)
+    both.out.turn(both.now)
+    assert both.tun.waiting.taken <= egress.MAX_SUPERS
+    both.tun.waiting = Endless(bytes(10) + replace(WHOLE, payload=b"x").build())
+    both.out.turn(both.now)
+    assert both.tun.waiting.taken <= egress.TURN + 1
     large = [p.build() for p in replace(WHOLE, payload=bytes(44_000)).segments(1000)]
-    train = from_remote(twins, large)
-    twins.udp.waiting = Endless(Arrival(b"".join(train), len(train[0]), AWAY))
-    twins.into.turn(0, twins.now)
-    assert twins.udp.waiting.taken <= ingress.MAX_LONG
+    train = from_remote(both, large)
+    both.udp.waiting = Endless(Arrival(b"".join(train), len(train[0]), AWAY))
+    both.into.turn(0, both.now)
+    assert both.udp.waiting.taken <= ingress.MAX_LONG
 
 
 def test_more_messages_than_rows_and_a_short_last_one() -> None:
     """What lies in the buffer behind the train is of an earlier one, and not looked at."""
-    twins = Twins()
+    both = BothPaths()
     size = 64
     whole = [p.build() for p in replace(WHOLE, payload=bytes(MAX_MESSAGES + 1)).segments(1)]
-    messages = from_remote(twins, whole)
+    messages = from_remote(both, whole)
     assert {len(m) for m in messages} == {size + 32}
     keepalive = bytes([4]) + bytes(31)
-    twins.into._slab.buffer[:] = b"\4\0\0\0" * (len(twins.into._slab.buffer) // 4)
-    twins.arrive([[*messages, keepalive]])
+    both.into._slab.buffer[:] = b"\4\0\0\0" * (len(both.into._slab.buffer) // 4)
+    both.arrive([[*messages, keepalive]])
 
 
 def test_a_packet_does_not_wait_for_the_loop_behind_lone_garbage() -> None:
     """A turn takes much of what means nothing, and ends with the first message of a peer."""
-    twins = Twins()
-    (data,) = from_remote(twins, [WHOLE.segments(1000)[0].build()])
+    both = BothPaths()
+    (data,) = from_remote(both, [WHOLE.segments(1000)[0].build()])
     unknown, forged = bytes([4]) + bytes(40), data[:-1] + bytes([data[-1] ^ 1])
     for garbage, name in ((unknown, "UNKNOWN_INDEX"), (forged, "TAG_INVALID")):
         junk = [Arrival(garbage, len(garbage), AWAY)] * (ingress.MAX_REFUSED + 5)
-        (good,) = from_remote(twins, [WHOLE.segments(1000)[0].build()])
-        twins.udp.waiting = [*junk, *[Arrival(good, len(good), AWAY)] * 2]
-        before, written = twins.fast.drops.copy(), len(twins.tun.written)
-        twins.into.turn(0, twins.now)
-        assert (len(twins.udp.waiting), len(twins.tun.written)) == (7, written)
-        twins.into.turn(0, twins.now)
-        assert (len(twins.udp.waiting), len(twins.tun.written)) == (1, written + 1)
-        gone = {reason.name: count - before[reason] for reason, count in twins.fast.drops.items()}
+        (good,) = from_remote(both, [WHOLE.segments(1000)[0].build()])
+        both.udp.waiting.clear()
+        both.udp.waiting.extend([*junk, *[Arrival(good, len(good), AWAY)] * 2])
+        before, written = both.batch.drops.copy(), len(both.tun.written)
+        both.into.turn(0, both.now)
+        assert (len(both.udp.waiting), len(both.tun.written)) == (7, written)
+        both.into.turn(0, both.now)
+        assert (len(both.udp.waiting), len(both.tun.written)) == (1, written + 1)
+        gone = {reason.name: count - before[reason] for reason, count in both.batch.drops.items()}
         assert gone[name] == len(junk)
 
 
@@ -544,35 +548,33 @@ def test_the_core_is_offered_to_the_receiver_when_its_packets_are_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else a small socket overflows while its reader waits for us to sleep."""
-    twins = Twins()
-    twins.udp.overflowed = lambda: 0  # type: ignore[attr-defined]
-    twins.udp.handshakes_overflowed = lambda: 0  # type: ignore[attr-defined]
-    interface = SimpleNamespace(engine=twins.fast, listeners=[], now=lambda: twins.now)
-    path = BatchPath(interface, twins.tun, twins.udp)  # type: ignore[arg-type]
+    both = BothPaths()
+    interface = SimpleNamespace(engine=both.batch, listeners=[], now=lambda: both.now)
+    path = BatchPath(interface, both.tun, both.udp)  # type: ignore[arg-type]
     written_before: list[int] = []
-    monkeypatch.setattr(os, "sched_yield", lambda: written_before.append(len(twins.tun.written)))
+    monkeypatch.setattr(os, "sched_yield", lambda: written_before.append(len(both.tun.written)))
     for count in (1, 2):
-        (data,) = from_remote(twins, [WHOLE.segments(1000)[0].build()])
-        twins.udp.waiting = [Arrival(data, len(data), AWAY)]
+        (data,) = from_remote(both, [WHOLE.segments(1000)[0].build()])
+        both.udp.waiting.append(Arrival(data, len(data), AWAY))
         path.udp_ready(0)
-        assert len(twins.tun.written) == count
-    twins.tun.waiting = [bytes(10) + replace(WHOLE, payload=b"x").build()]
+        assert len(both.tun.written) == count
+    both.tun.waiting.append(bytes(10) + replace(WHOLE, payload=b"x").build())
     path.tun_ready()
     assert written_before == [1, 2]
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows, "MAX_FLOWS", 8)
-    twins = Twins()
+    both = BothPaths()
     for number in range(1, 200):
         source = bytes([10, 0, 0, number])
         small = replace(WHOLE, source=source, payload=bytes(5 * number + 100))
-        twins.read_from_tun([replace(small, destination=source).offloaded(1, 30 + number)])
-        twins.arrive([from_remote(twins, [p.build() for p in small.segments(30 + number)])])
-    assert len(twins.out.flows) <= 8
-    assert len(twins.into.flows) <= 8
-    for slab in (twins.out._slab, twins.into._slab):
+        both.read_from_tun([replace(small, destination=source).offloaded(1, 30 + number)])
+        both.arrive([from_remote(both, [p.build() for p in small.segments(30 + number)])])
+    assert len(both.out.flows) <= 8
+    assert len(both.into.flows) <= 8
+    for slab in (both.out._slab, both.into._slab):
         assert len(slab._rows) <= 64
     if current().tools is INTERPRETED:  # The compiled ones remember nothing.
-        assert len(twins.out._segmenter._frames) <= 128
-        assert len(twins.into._merger._frames) <= 128
+        assert len(both.out._segmenter._frames) <= 128
+        assert len(both.into._merger._frames) <= 128

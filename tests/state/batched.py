@@ -1,106 +1,23 @@
 """An engine behind the batch path of the data plane, with the surface of a bare engine.
 
-What the property test demands of the readable path it so demands of the fast one: packets
-and datagrams go through `BatchPath` on imagined ports, singly and in trains.
+So the property test demands of the batch path what it demands of the readable one: packets
+and datagrams go through `BatchPath` on ports in memory, singly and in trains.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 
 from wgpy.dataplane.offload import NO_OFFLOAD, VNET_SIZE
 from wgpy.dataplane.pipeline import BatchPath
-from wgpy.protocol.buffer import Buffer
+from wgpy.memory.batch import Arrival, BatchTun, BatchUdp
 from wgpy.protocol.datagram import Datagram
 from wgpy.protocol.device import Device
 from wgpy.protocol.drops import DropReason
-from wgpy.protocol.endpoint import Endpoint
 from wgpy.protocol.engine import Engine
 from wgpy.protocol.settings import DeviceChange
 from wgpy.protocol.timers import Deadline
-
-
-class FakeTun:
-    """A TUN device with virtio headers, in memory."""
-
-    udp_offload = False
-    mtu = 1420
-
-    def __init__(self) -> None:
-        self.waiting: deque[bytes] = deque()
-        self.written: list[bytes] = []
-        self.given_up: set[int] = set()
-
-    def read_into(self, views: Sequence[memoryview], large: int) -> list[int]:
-        sizes = []
-        for view in views:
-            if not self.waiting:
-                break
-            packet = self.waiting.popleft()
-            assert len(packet) + VNET_SIZE <= large
-            whole = bytes(NO_OFFLOAD) + packet
-            view[: len(whole)] = whole
-            sizes.append(len(whole))
-        return sizes
-
-    def write_from(self, view: memoryview) -> bool:
-        assert view[:VNET_SIZE] == NO_OFFLOAD, "nothing here can be merged"
-        self.written.append(bytes(view[VNET_SIZE:]))
-        return True
-
-    def write(self, packets: Iterable[Buffer]) -> int:
-        self.written += map(bytes, packets)
-        return 0
-
-    def cap_super_packets(self) -> None:
-        """Nothing to adapt."""
-
-
-@dataclass
-class FakeTrain:
-    size: int
-    stride: int
-    endpoint: Endpoint
-
-
-class FakeUdp:
-    """A UDP socket with segmentation, in memory."""
-
-    def __init__(self) -> None:
-        self.waiting: deque[Datagram] = deque()
-        self.sent: list[Datagram] = []
-
-    def receive_train(self, _fd: int, buffer: bytearray) -> FakeTrain | None:
-        """As GRO: datagrams of one source and one size, the last perhaps shorter."""
-        if not self.waiting:
-            return None
-        first = self.waiting.popleft()
-        stride, parts = len(first.data), [bytes(first.data)]
-        while self.waiting and len(parts[-1]) == stride:
-            data, endpoint = self.waiting[0]
-            if endpoint != first.endpoint or not 0 < len(data) <= stride:
-                break
-            parts.append(bytes(self.waiting.popleft().data))
-        whole = b"".join(parts)
-        buffer[: len(whole)] = whole
-        return FakeTrain(len(whole), stride, first.endpoint)
-
-    def send_train(self, train: memoryview, stride: int, endpoint: Endpoint) -> int:
-        for at in range(0, len(train), stride):
-            self.sent.append(Datagram(bytes(train[at : at + stride]), endpoint))
-        return 0
-
-    def send(self, datagrams: Iterable[Datagram]) -> int:
-        self.sent += [Datagram(bytes(data), endpoint) for data, endpoint in datagrams]
-        return 0
-
-    def overflowed(self) -> int:
-        return 0
-
-    def handshakes_overflowed(self) -> int:
-        return 0
 
 
 class FakeInterface:
@@ -125,7 +42,7 @@ class BatchedEngine:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._interface = FakeInterface(engine)
-        self._tun, self._udp = FakeTun(), FakeUdp()
+        self._tun, self._udp = BatchTun(udp_offload=False), BatchUdp()
         self._path = BatchPath(self._interface, self._tun, self._udp)  # type: ignore[arg-type]
 
     @property
@@ -138,13 +55,15 @@ class BatchedEngine:
 
     def receive(self, datagrams: Iterable[Datagram], *, now: int) -> None:
         self._interface.time = now
-        self._udp.waiting += datagrams
+        self._udp.arrive(datagrams)
         for _ in _while(self._udp.waiting):
             self._path.udp_ready(0)
 
     def send(self, packets: Iterable[bytes], *, now: int) -> None:
         self._interface.time = now
-        self._tun.waiting += packets
+        packets = list(packets)
+        assert all(len(packet) <= self._tun.mtu for packet in packets)
+        self._tun.offer(packets)
         for _ in _while(self._tun.waiting):
             self._path.tun_ready()
 
@@ -170,19 +89,19 @@ class BatchedEngine:
         self._engine.set_wall_clock(now=now, wall=wall)
 
     def pull_datagrams(self) -> list[Datagram]:
-        sent, self._udp.sent = self._udp.sent, []
-        return sent
+        return self._udp.take_sent()
 
     def pull_packets(self) -> list[bytes]:
-        written, self._tun.written = self._tun.written, []
-        return written
+        written = self._tun.take_written()
+        assert all(data[:VNET_SIZE] == NO_OFFLOAD for data in written), "nothing here can be merged"
+        return [data[VNET_SIZE:] for data in written]
 
     def pull_plaintext(self) -> list[bytes]:
         """The default policy lets nothing out; what the path writes is all `pull_packets`."""
         return self._engine.pull_plaintext()
 
 
-def _while(waiting: deque[object] | deque[bytes] | deque[Datagram]) -> Iterator[None]:
+def _while(waiting: deque[bytes] | deque[Arrival]) -> Iterator[None]:
     while waiting:
         before = len(waiting)
         yield

@@ -11,42 +11,42 @@ import pytest
 from strict.policy import StrictPolicy
 from strict.table import StrictTable
 from strict.verdicts import PLAINTEXT_THIS_TIME, UNENCRYPTED_THIS_TIME, Decision, Rule
+from tests.dataplane.differential import BothPaths, trains_of
 from tests.dataplane.oracle import Packet
 from tests.dataplane.toolbox import kit  # noqa: F401
-from tests.dataplane.twins import Twins, trains_of
 
 WHOLE = Packet(payload=bytes(range(250)) * 40)
 SEGMENTS = [packet.build() for packet in WHOLE.segments(1000)]
 
 
 @pytest.fixture(params=["batch", "readable"])
-def told(request: pytest.FixtureRequest) -> tuple[Twins, StrictPolicy, list[Mapping[str, Any]]]:
-    """Twins behind policies that refuse everything, and the events of one of them."""
-    twins, listening, events = Twins(), StrictPolicy(), []
+def told(request: pytest.FixtureRequest) -> tuple[BothPaths, StrictPolicy, list[Mapping[str, Any]]]:
+    """Two paths behind policies that refuse everything, and the events of one of them."""
+    both, listening, events = BothPaths(), StrictPolicy(), []
     listening.verdict_listener = events.append
     pair = (listening, StrictPolicy())
-    twins.fast.policy, twins.plain.policy = pair if request.param == "batch" else pair[::-1]
-    return twins, listening, events
+    both.batch.policy, both.readable.policy = pair if request.param == "batch" else pair[::-1]
+    return both, listening, events
 
 
 def test_what_the_host_sends(told) -> None:
-    twins, policy, events = told
+    both, policy, events = told
     for _ in range(3):
-        twins.read_from_tun([WHOLE.offloaded(1, 1000)] * 2)
-    twins.read_from_tun([replace(WHOLE, destination=bytes([10, 0, 0, 7])).offloaded(1, 1000)])
+        both.read_from_tun([WHOLE.offloaded(1, 1000)] * 2)
+    both.read_from_tun([replace(WHOLE, destination=bytes([10, 0, 0, 7])).offloaded(1, 1000)])
     assert [(e["direction"], e["destination"]) for e in events] == [
         ("egress", "10.0.0.2"), ("egress", "10.0.0.7")]
     policy.replace(StrictTable())
-    twins.read_from_tun([WHOLE.offloaded(1, 1000)])
+    both.read_from_tun([WHOLE.offloaded(1, 1000)])
     assert len(events) == 3, "another table is another verdict"
 
 
 def test_what_a_tunnel_delivers(told) -> None:
-    twins, _, events = told
+    both, _, events = told
     for _ in range(2):
-        twins.remote.send(SEGMENTS, now=twins.now)
-        datagrams = [bytes(d.data) for d in twins.remote.pull_datagrams()]
-        assert twins.arrive(trains_of(datagrams)) == []
+        both.remote.send(SEGMENTS, now=both.now)
+        datagrams = [bytes(d.data) for d in both.remote.pull_datagrams()]
+        assert both.arrive(trains_of(datagrams)) == []
     assert [(e["direction"], e["source"]) for e in events] == [("ingress", "10.0.0.1")]
 
 
