@@ -1,7 +1,7 @@
-"""A client of the control socket, whatever the policy behind it.
+"""A client of the control socket, independent of the policy.
 
-Blocking; answers come in the order of the requests, so several may be on the way
-(`begin_request`, `finish_request`).  Events that arrive meanwhile are kept.
+Blocking; answers come in the order of the requests, so several may be outstanding
+(`begin_request`, `finish_request`).  Events that arrive meanwhile are queued.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ControlClient:
             raise
 
     def check(self) -> None:
-        """Whether this program may go on after ``hello``; raises `ControlFailed` (``schema``)."""
+        """Check the schema in ``hello``; raises `ControlFailed` (``schema``)."""
         if self.hello["schema"] != SCHEMA:
             raise ControlFailed(
                 "schema",

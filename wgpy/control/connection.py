@@ -1,8 +1,8 @@
-"""The server's end of one connection: lines in, lines out, one piece of work per turn.
+"""The server's end of one connection: it reads and writes lines, one step per turn.
 
-Nothing here may hold up the packets: one request, or one part of an answer, is handled
-per turn of the loop; a client is not read while it has work waiting, and one that does
-not read its events loses them, counted.
+Nothing here may delay packets: one request, or one part of an answer, is handled per turn
+of the loop.  A client is not read while its work is pending, and a client that does not
+read its events loses them; the losses are counted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A drop as the control socket tells it: addresses, protocol and ports in words and numbers.
+"""The form of a drop on the control socket: addresses, protocol and ports.
 
-The engine's event carries the head of the packet; what it does not show is None here.
+The engine's event carries the head of the packet; what the head does not show is None here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A policy that a control socket can be put in front of, and its conversations.
+"""A policy that can be driven through the control socket, and its sessions.
 
-Operations that the server does not know belong to the policy, which gets a session per
-client, so that a transaction dies with the client that began it.
+Operations that the server does not know belong to the policy, which has one session per
+client, so that a transaction ends with the client that began it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ VerdictListener = Callable[[Mapping[str, Any]], None]
 
 
 class PolicySession(Protocol):
-    """One client's conversation with the policy."""
+    """One client's session with the policy."""
 
     def request(self, op: str, message: Mapping[str, Any]) -> Answer:
         """Answer one bounded request; an iterator gives a long answer part by part.
@@ -29,10 +29,10 @@ class PolicySession(Protocol):
 
 
 class ControlledPolicy(PacketPolicy, Protocol):
-    """A policy that a control socket can be put in front of."""
+    """A policy that can be driven through the control socket."""
 
     verdict_listener: VerdictListener | None
-    """Told of each verdict, once per flow and generation, while somebody listens."""
+    """Called with each verdict, once per flow and generation, while there is a listener."""
 
     def describe(self) -> Mapping[str, Any]:
         """Name, schema version and state, for ``hello`` and ``status``."""
@@ -44,7 +44,7 @@ class ControlledPolicy(PacketPolicy, Protocol):
 
 
 class _NoSession:
-    """No policy is in front: there is nothing to talk to."""
+    """The session where there is no policy: every operation is refused."""
 
     def request(self, op: str, message: Mapping[str, Any]) -> Answer:  # noqa: ARG002
         """Always refuses."""
@@ -55,7 +55,7 @@ class _NoSession:
 
 
 class NoPolicy(EncryptAll):
-    """Plain WireGuard, as a policy with a control socket in front."""
+    """Plain WireGuard, as a policy that can be driven through the control socket."""
 
     verdict_listener: VerdictListener | None = None
 

@@ -1,4 +1,4 @@
-"""The control socket's server: what the UAPI has no words for, in the interface's loop.
+"""The control socket's server, in the interface's loop: operations that the UAPI lacks.
 
 It knows the operations of `ControlServer.operations`; every other one belongs to the
 policy.  Clients are root: the socket has mode 0600.
@@ -105,7 +105,7 @@ class ControlServer:
         )
 
     def _forget(self, client: _Client) -> None:
-        """The client is gone, and with it what it left half-done."""
+        """The client is gone: end what it began."""
         self._clients.discard(client)
         client.session.close()
         if client.recording is not None:
@@ -124,7 +124,7 @@ class ControlServer:
             return client.session.request(op, message)
         finally:
             self._clean()
-            # Whoever remembers old answers forgets them before the client is told.
+            # Caches of old answers are emptied before the client gets its answer.
             self.interface.path.flush()
 
     def _clean(self) -> None:
@@ -203,7 +203,7 @@ class ControlServer:
     # Events.
 
     def _listen(self) -> None:
-        """Ask interface and policy for just those events that somebody wants."""
+        """Subscribe to just those events of interface and policy that a client wants."""
         wanted = {name for client in self._clients for name in client.events}
         self.interface.listen(self._on_event, "drops" in wanted)
         self.policy.verdict_listener = self._on_verdict if "verdicts" in wanted else None

@@ -1,9 +1,9 @@
-"""The way out of the batch path; the numbers are those of `pipeline`'s list.
+"""The send path in batches; the numbers are those of `pipeline`'s list.
 
-Packets are read into slots, one behind the other.  Before each packet there is room for
-the header of its transport message (where its virtio header was), behind it for padding
-and tag, so that a lone packet is sealed and sent from where it lies.  A super-packet runs
-over the slots behind it, and reading stops there.
+Packets are read into consecutive slots.  Each slot leaves room before the packet for its
+transport header (where the virtio header was) and behind it for padding and tag, so a
+lone packet is sealed and sent in place.  A super-packet extends over the slots behind it,
+and reading stops there.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ TURN: Final = 64
 MAX_SUPERS: Final = 8
 """Super-packets sent in one turn, while they follow each other."""
 MIN_RUN: Final = 4
-"""Equal packets from which on array operations are cheaper than one by one."""
+"""Array operations are cheaper from this many equal packets on."""
 MAX_PLANS: Final = 256
-"""Ways of cutting remembered."""
+"""Segmentation plans that are cached."""
 
 _pack_header: Final = TRANSPORT_HEADER.pack_into
 _pack_nonce: Final = struct.Struct("<4xQ").pack
@@ -89,7 +89,7 @@ class _Slots:
         self.targets = [self.view[s - VNET_SIZE : s + MAX_PACKET] for s in self.starts]
 
 
-class Way(NamedTuple):
+class Target(NamedTuple):
     """A peer that can be sent to now, and what to seal with."""
 
     peer: Peer
@@ -107,7 +107,7 @@ class Plan(NamedTuple):
 
 
 class Egress:
-    """Inner packets of the host, out through the tunnel."""
+    """The send path: inner packets of the host leave through the tunnel."""
 
     def __init__(
         self,
@@ -134,11 +134,11 @@ class Egress:
         self._lone = True
 
     def turn(self, now: int) -> None:
-        """Read what is ready (1), send it, keep the books (7)."""
+        """Read what is ready (1), send it, update timers and counters (7)."""
         self.flows.refresh()
         large, count = self._tun.mtu + VNET_SIZE, 0
         for number in range(MAX_SUPERS):
-            # Where packets come one by one, the first is sent before asking for a second.
+            # Where packets come singly, the first is sent before a second is read.
             lone = self._lone and number == 0
             sizes = self._read(lone)
             count += len(sizes)
@@ -149,7 +149,7 @@ class Egress:
                 break
         self._lone = count == 1
         if self._sent:
-            self._keep_books(now)
+            self._account(now)
 
     # 1. Read.
 
@@ -178,8 +178,10 @@ class Egress:
         return None
 
     def _learn(self, key: bytes, start: int, size: int) -> tuple[Peer | None, Verdict | None]:
-        """Ask policy and allowed IPs: the peer of a flow that is simply encrypted from now on,
-        and the verdict, which travels with the packet: nobody asks a second time.
+        """Ask policy and allowed IPs for a new flow.
+
+        Returns the peer if the flow is encrypted from now on without asking again, and the
+        verdict, which travels with the packet so that the policy is asked once.
         """
         packet = self._slots.view[start : start + size]
         addresses = read_addresses(packet)
@@ -196,15 +198,15 @@ class Egress:
             self.flows.refuse(key, DropReason.NO_PEER)
             return None, verdict
         if self._device.is_endpoint(addresses.destination):
-            # It may be a datagram of ours: each is looked at, on the readable path.
+            # It may be our own datagram: the readable path checks each one.
             return None, verdict
         self.flows.remember(key, peer)
         return peer, verdict
 
     # 3. The session.
 
-    def _way(self, peer: Peer, now: int) -> Way | None:
-        """How to send at once; None: the readable path must stage or shake hands."""
+    def _target(self, peer: Peer, now: int) -> Target | None:
+        """What is needed to send now; None: the readable path must stage or shake hands."""
         session, device = peer.current, self._device
         if session is None or peer.endpoint is None or peer.staged or not device.up:
             return None
@@ -217,14 +219,14 @@ class Egress:
         aead = session.sender
         if not isinstance(aead, OpenSslAead):  # The other backends cannot seal in place.
             return None
-        return Way(peer, session, peer.endpoint, aead)
+        return Target(peer, session, peer.endpoint, aead)
 
     def _dispatch(self, at: int, sizes: list[int], now: int) -> int:
         """Send the packet in slot `at`, and those after it that go with it; the next slot."""
         slots = self._slots
         start, size = slots.starts[at], sizes[at] - VNET_SIZE
         key = self._key(start, size)
-        way, verdict = None, None
+        target, verdict = None, None
         if key is not None:
             peer = self.flows.get(key)
             if peer is None:
@@ -235,20 +237,20 @@ class Egress:
                 peer, verdict = self._learn(key, start, size)
             else:
                 verdict = ENCRYPT
-            way = None if peer is None else self._way(peer, now)
-        if way is None:
+            target = None if peer is None else self._target(peer, now)
+        if target is None:
             self._readable(start, size, verdict, now)
             return at + 1
         vnet = slots.buffer[start - VNET_SIZE : start]
         if vnet[1] != GSO_NONE:
-            self._send_super(way, start, size, now)
+            self._send_super(target, start, size, now)
             return at + 1
         run = 1
         if at + MIN_RUN <= len(sizes) and sizes[at + 1] == sizes[at]:
             run = self._run_length(at, sizes)
-        if run >= MIN_RUN and self._send_run(way, start, size, run, vnet):
+        if run >= MIN_RUN and self._send_run(target, start, size, run, vnet):
             return at + run
-        self._send_single(way, start, size, vnet)
+        self._send_single(target, start, size, vnet)
         return at + 1
 
     def _refuse(self, reason: DropReason, start: int, size: int, now: int) -> None:
@@ -261,14 +263,14 @@ class Egress:
         device.drop(reason, now, direction=Direction.EGRESS, packet=packet)
 
     def _readable(self, start: int, size: int, verdict: Verdict | None, now: int) -> None:
-        """The engine's own path, whole packet by whole packet."""
+        """Give the packets to the engine's readable path, one at a time."""
         packets = self._splitter.packets(self._slots.buffer, start, size)
         self._engine.send(packets, now=now, verdict=verdict)
         self._carry_out()
 
     # 4. Cut or gather, 5. seal, 6. send.
 
-    def _send_super(self, way: Way, start: int, size: int, now: int) -> None:
+    def _send_super(self, target: Target, start: int, size: int, now: int) -> None:
         slots = self._slots
         plan = self._plan(start, size)
         if plan is None:
@@ -284,10 +286,10 @@ class Egress:
             self._segmenter.segment(rows, slots.buffer, start, whole, cut)
             inner = cut.segments * whole.shape.length
             inner += (cut.segments - 1) * cut.width + cut.last
-            self._send_rows(way, rows, cut.segments, last, inner)
+            self._send_rows(target, rows, cut.segments, last, inner)
 
     def _plan(self, start: int, size: int) -> Plan | None:
-        """How to cut; bulk traffic asks the same again and again."""
+        """How to segment a super-packet; cached, since bulk traffic repeats it."""
         buffer = self._slots.buffer
         vnet = VNET.unpack_from(buffer, start - VNET_SIZE)
         # All that `describe` looks at: version and IPv4 header length, TCP's data offset.
@@ -313,7 +315,7 @@ class Egress:
         return plan
 
     def _run_length(self, at: int, sizes: list[int]) -> int:
-        """How many packets from slot `at` on differ in no more than a train may."""
+        """How many packets from slot `at` on may share a train."""
         buffer, starts, size = self._slots.buffer, self._slots.starts, sizes[at]
         start = starts[at]
         # Everything before the IPv4 identification or the IPv6 hop limit, and the addresses.
@@ -340,8 +342,8 @@ class Egress:
             run += 1
         return run
 
-    def _send_run(self, way: Way, start: int, size: int, run: int, vnet: bytearray) -> bool:
-        """Gather and send equal packets; False, with nothing done, where bytes are odd."""
+    def _send_run(self, target: Target, start: int, size: int, run: int, vnet: bytearray) -> bool:
+        """Gather and send equal packets; False, with nothing done, for odd checksum offsets."""
         flags, _, _, _, l4, offset = VNET.unpack(vnet)
         unfinished = flags & NEEDS_CSUM
         if unfinished and (l4 & 1 or offset & 1 or l4 + offset + 2 > size):
@@ -355,13 +357,13 @@ class Egress:
             self._segmenter.gather(
                 rows, slots.buffer, start + done * slots.stride, slots.stride, count, size, checksum
             )
-            self._send_rows(way, rows, count, rows.plain, count * size)
+            self._send_rows(target, rows, count, rows.plain, count * size)
             done += count
         return True
 
-    def _send_rows(self, way: Way, rows: Rows, count: int, last: int, inner: int) -> None:
+    def _send_rows(self, target: Target, rows: Rows, count: int, last: int, inner: int) -> None:
         """Label, seal and send a train with `inner` bytes of packets, padding left out."""
-        peer, session, endpoint, aead = way
+        peer, session, endpoint, aead = target
         counters = session.reserve(count, self._device.parameters)
         train = rows.seal(aead, count, last, session.remote_index, counters.start)
         refused = self._udp.send_train(train, rows.stride, endpoint)
@@ -370,8 +372,8 @@ class Egress:
         if refused:
             self._refused += refused
 
-    def _send_single(self, way: Way, start: int, size: int, vnet: bytearray) -> None:
-        """Seal a packet where it lies."""
+    def _send_single(self, target: Target, start: int, size: int, vnet: bytearray) -> None:
+        """Seal a packet in place and send it."""
         view, buffer = self._slots.view, self._slots.buffer
         if vnet != NO_OFFLOAD and vnet[0] & NEEDS_CSUM:
             _, _, _, _, l4, offset = VNET.unpack(vnet)
@@ -380,7 +382,7 @@ class Egress:
         end = start + plain
         if plain > size:
             buffer[start + size : end] = bytes(plain - size)
-        peer, session, endpoint, aead = way
+        peer, session, endpoint, aead = target
         counter = session.reserve(1, self._device.parameters).start
         begin = start - TRANSPORT_HEADER_SIZE
         _pack_header(buffer, begin, TYPE_TRANSPORT, session.remote_index, counter)
@@ -393,10 +395,10 @@ class Egress:
         if refused:
             self._refused += refused
 
-    # 7. The books.
+    # 7. Timers and counters.
 
-    def _keep_books(self, now: int) -> None:
-        """Timers, bytes, renewal of keys; once per peer and turn."""
+    def _account(self, now: int) -> None:
+        """Timers, byte counts and rekeying, once per peer and turn."""
         device, sent = self._device, self._sent
         self._sent = {}
         for peer, size in sent.items():

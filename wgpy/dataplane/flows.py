@@ -1,10 +1,10 @@
-"""What policy and allowed IPs said about a flow, remembered until either changes.
+"""A cache of what policy and allowed IPs said about a flow, valid until either changes.
 
-A flow is source and destination address, joined.  Only simple answers are remembered
-(out: encrypt to this peer, or refuse under this name; in: accept from this peer); every
-other packet is asked about again, in the engine's readable code, which also names its drop.
-Refusals have a table of their own: whoever asks for much that is refused must not make us
-forget what others may do.
+A flow is source and destination address, concatenated.  Only simple answers are cached
+(sending: encrypt to this peer, or refuse under this name; receiving: accept from this
+peer).  Every other packet is judged again by the engine's readable code, which also names
+its drop.  Refusals have a table of their own, so that a scan of refused addresses does not
+evict the flows of others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wgpy.protocol.drops import DropReason
 from wgpy.protocol.peer import Peer
 
 MAX_FLOWS: Final = 8192
-"""When there are more, all are forgotten and learnt anew."""
+"""At this size the cache is emptied and filled again."""
 
 
 class Flows(dict[bytes, Peer]):
@@ -30,7 +30,7 @@ class Flows(dict[bytes, Peer]):
         self.refused: dict[bytes, DropReason] = {}
 
     def refresh(self) -> None:
-        """Forget what was learnt before the policy or the allowed IPs changed."""
+        """Empty the cache if the policy or the allowed IPs have changed."""
         device = self._device
         policy = device.policy
         if (
@@ -45,7 +45,7 @@ class Flows(dict[bytes, Peer]):
             self.refused.clear()
 
     def remember(self, flow: bytes, peer: Peer) -> None:
-        """Until the next change, or until there are too many."""
+        """Cache an answer until the next change, or until the cache is full."""
         if len(self) >= MAX_FLOWS:
             self.clear()
         self[flow] = peer

@@ -1,8 +1,8 @@
-"""The way in of the batch path; the numbers are those of `pipeline`'s list.
+"""The receive path in batches; the numbers are those of `pipeline`'s list.
 
-Messages are opened where they were received.  The sixteen bytes of a message's header
-are room enough for the virtio header that the TUN device wants before a packet, so a
-packet that goes out alone is written from where it lies.
+Messages are opened in the buffer they were received into.  A message's sixteen-byte header
+leaves room for the virtio header that the TUN device expects before a packet, so a packet
+that is not merged is written in place.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Train(Protocol):
 
 
 class TrainSource(Protocol):
-    """Gives datagrams of one source in trains."""
+    """Receives the datagrams of one source as a train."""
 
     def receive_train(self, fd: int, buffer: bytearray, /) -> Train | None: ...
 
@@ -73,10 +73,10 @@ class PacketSink(Protocol):
 
 
 Judged = tuple[int, Verdict | None]
-"""Total length of a well-formed packet that may pass, else 0 and the verdict that refused it;
-the verdict travels with the packet, so that nobody asks the policy a second time."""
+"""Total length of a well-formed packet that may pass, else 0 and the verdict that refused it.
+The verdict travels with the packet, so that the policy is asked once."""
 UNKNOWN: Final = (0, None)
-"""The readable path looks at the packet and asks."""
+"""The readable path parses the packet and asks the policy."""
 
 
 class Messages(NamedTuple):
@@ -96,7 +96,7 @@ class Messages(NamedTuple):
 
 
 class Ingress:
-    """Datagrams of the peers, in to the host."""
+    """The receive path: datagrams of the peers become inner packets for the host."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Ingress:
         carry_out: Callable[[], None],
         tools: Tools = INTERPRETED,
     ) -> None:
-        """`carry_out` delivers what the engine's readable path has made, at once."""
+        """`carry_out` sends and delivers at once what the engine's readable path queued."""
         self._engine = engine
         self._device = engine.device
         self._udp = udp
@@ -120,7 +120,7 @@ class Ingress:
     # 1. Receive.
 
     def turn(self, fd: int, now: int) -> None:
-        """What waits at one socket: one train, or some that follow each other (see above)."""
+        """Receive from one socket: one train, or several in a row (see above)."""
         self.flows.refresh()
         long = refused = 0
         while long < MAX_LONG and refused < MAX_REFUSED:
@@ -169,7 +169,7 @@ class Ingress:
             self._split(rows, count, last, endpoint, now)
 
     def _readable(self, start: int, end: int, stride: int, source: Endpoint, now: int) -> None:
-        """The engine's own path, datagram by datagram."""
+        """Give the datagrams to the engine's readable path, one at a time."""
         view = self._slab.view
         self._engine.receive(
             [
@@ -251,8 +251,8 @@ class Ingress:
         if reason is not None:
             device.drop(reason, now, peer=peer, endpoint=source, size=size)
             return False
-        # The host need not wait for our books, but its answer must go where the peer is now
-        # and under the keys that this packet confirms.
+        # Deliver before updating timers, unless the packet moves the endpoint or confirms
+        # keys: the host's answer must use those.
         early = plain and session is peer.current and peer.endpoint == source
         if early:
             self._deliver_alone(peer, BODY, plain, now)
@@ -273,7 +273,7 @@ class Ingress:
         source: Endpoint,
         now: int,
     ) -> None:
-        """Each counter by itself; what is left of the run in pieces."""
+        """Check each counter separately and deliver the accepted parts of the run."""
         counters = run.rows.counters
         begin = run.first
         end = run.first + run.number
@@ -295,7 +295,7 @@ class Ingress:
             self._accepted(session, piece, source, now)
 
     def _accepted(self, session: Session, run: Messages, source: Endpoint, now: int) -> None:
-        """The books of authentic, fresh messages; then deliver them."""
+        """Update timers and counters for authentic, fresh messages; then deliver them."""
         device, peer = self._device, session.peer
         rows, first, count, last = run
         total = (count - 1) * rows.stride + last + TRANSPORT_OVERHEAD
@@ -313,7 +313,7 @@ class Ingress:
     # 6. Inner source and policy, per flow.
 
     def _judge(self, packet: memoryview, peer: Peer) -> Judged:
-        """What is known of a packet; no length: the readable path decides."""
+        """Look up a packet's flow; length 0: the readable path decides."""
         size = len(packet)
         first = packet[0]
         if first >> 4 == 4 and size >= 20:
@@ -333,7 +333,7 @@ class Ingress:
         return self._learn(key, packet, total, peer)
 
     def _learn(self, key: bytes, packet: memoryview, total: int, peer: Peer) -> Judged:
-        """Ask allowed IPs and policy; no length: refused, or not to be remembered."""
+        """Ask allowed IPs and policy; length 0: refused, or not to be cached."""
         device = self._device
         addresses = read_addresses(packet)
         if addresses is None or device.allowed_ips.lookup(addresses.source) is not peer:

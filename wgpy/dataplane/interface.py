@@ -1,16 +1,15 @@
 """One running WireGuard interface: engine, TUN device, UDP sockets and clock in a loop.
 
-This is all that stands between the sans-IO engine and the world, and it says nothing
-about WireGuard.  It
+This connects the sans-IO engine to its ports and knows nothing about WireGuard.  It
 * carries packets (`Path`; `PlainPath` is the readable one, one packet at a time), and
   established traffic first (`spare`),
 * applies configuration: what belongs to the sockets first, because that can fail,
 * follows the link: sockets are open while the link is up, as with the kernel's device,
 * gives the engine the time, its deadlines and now and then the wall clock,
-* hands the engine's events to whoever listens (`listeners`: the one place that drains
-  them), and counts what the edges refuse under the drop's name.
+* passes the engine's events to the listeners (`listeners`: the one place that drains
+  them), and counts what the ports refuse under the drop's name.
 
-Room for others: `path` takes a batch pipeline in place of `PlainPath`; `loop` takes more
+Extension points: `path` takes a batch pipeline in place of `PlainPath`; `loop` takes more
 descriptors with their callbacks (a control socket); `listen` takes a log, `log_keys` a key
 log, `tap` a capture.  What the engine traces and which ports carry packets follows from who
 is there now, so that anybody may come and go in any order.
@@ -264,19 +263,19 @@ class PlainPath:
         self._interface = interface
 
     def tun_ready(self) -> None:
-        """Inner packets of the host, out through the tunnel."""
+        """Send inner packets of the host through the tunnel."""
         interface = self._interface
         interface.engine.send(interface.tun.read(BATCH), now=interface.now())
         self.flush()
 
     def udp_ready(self, fd: int) -> None:  # noqa: ARG002
-        """Datagrams of the peers, in, from all sockets."""
+        """Receive datagrams of the peers from all sockets."""
         interface = self._interface
         interface.engine.receive(interface.udp.receive(BATCH), now=interface.now())
         self.flush()
 
     def flush(self) -> None:
-        """Carry out what the engine has; plaintext goes back to the host, which routes it."""
+        """Send and deliver what the engine queued; plaintext goes back to the host's routing."""
         interface = self._interface
         engine = interface.engine
         refused = interface.udp.send(engine.pull_datagrams())

@@ -1,4 +1,4 @@
-"""The tools of the batch path in numpy and package cryptography: the ones in use by default."""
+"""The default implementation of the batch path's tools: numpy and package cryptography."""
 
 from __future__ import annotations
 

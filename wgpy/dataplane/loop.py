@@ -1,17 +1,17 @@
-"""The event loop: epoll, one deadline, and a place where other threads leave work.
+"""The event loop: epoll, one deadline, and a queue of calls from other threads.
 
-Whoever has a descriptor registers it with a callback (`watch`).  A callback handles a
-bounded batch and returns: what is left is ready again at once, behind all others that
-are ready, so that neither direction, nor the configuration socket, nor a timer starves.
-Nothing is called twice in one round, and a deadline is looked at in every round.
+The owner of a descriptor registers it with a callback (`watch`).  A callback handles a
+bounded batch and returns: the rest is ready again at once, behind all other ready
+descriptors, so that neither direction, nor the configuration socket, nor a timer starves.
+Nothing is called twice in one round, and deadlines are checked in every round.
 
-A conversation of lone packets is mostly waiting, and putting a core to sleep and waking it
-up takes longer than the wait.  So where waits have been short, the loop looks again for a
-while before it sleeps (`_wait`), giving the core to whoever else can run.  An idle loop
-sleeps, and so does one with much to do: there a nap makes larger batches.
+An exchange of single packets is mostly waiting, and putting a core to sleep and waking it
+takes longer than the wait.  So if recent waits were short, the loop polls for a while
+before it sleeps (`_wait`) and yields the CPU between polls.  An idle loop sleeps, and so
+does a busy one: there, sleeping makes larger batches.
 
 Not asyncio: one turn of this loop costs less than a tenth of one of asyncio's datagram
-callbacks, and per-packet cost is what the data plane is about.
+callbacks, and the per-packet cost is what counts here.
 
 The loop knows nothing of WireGuard; `wgpy.dataplane.interface` does the work.
 """
@@ -34,20 +34,19 @@ MAX_READY: Final = 32
 """Descriptors looked at in one round; others keep their turn for the next."""
 
 LOOK_AGAIN: Final = 100_000
-"""ns to go on looking before sleeping: where the usual wait is shorter, and the work since
-the last one was too."""
+"""ns to poll before sleeping, if the usual wait and the last work phase were shorter."""
 MAX_LOOKS: Final = 1000
-"""Looks at most, however slowly the clock goes."""
+"""Upper bound of polls in one wait, in case the clock does not advance."""
 LONG_WAIT: Final = 4 * LOOK_AGAIN
-"""What any longer wait counts: one pause in a conversation is not its end."""
+"""Longer waits count as this much: one pause does not end an exchange."""
 MEMORY: Final = 8
-"""Waits over which the usual one is learnt."""
+"""Number of waits over which the usual wait is averaged."""
 
 Callback = Callable[[], None]
 
 
 class Timed(Protocol):
-    """What has deadlines: `next_deadline` in the clock's monotonic ns, None for none."""
+    """An owner of deadlines: `next_deadline` in the clock's monotonic ns, None for none."""
 
     def next_deadline(self) -> int | None: ...
     def handle_deadline(self) -> None: ...
@@ -100,7 +99,7 @@ class Loop:
         self._callbacks[fd] = callback
 
     def unwatch(self, fd: int) -> None:
-        """Forget `fd`; to be called before it is closed.  Unknown ones are ignored."""
+        """Stop watching `fd`, before it is closed.  Unknown descriptors are ignored."""
         if self._callbacks.pop(fd, None) is not None:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
@@ -167,7 +166,7 @@ class Loop:
         return ready
 
     def _look_again(self, until: int) -> list[tuple[int, int]]:
-        """What becomes ready `until` then, without sleeping."""
+        """Poll for ready descriptors `until` then, without sleeping."""
         poll, clock = self._epoll.poll, self._clock.monotonic
         for _ in range(MAX_LOOKS):
             os.sched_yield()

@@ -1,4 +1,4 @@
-"""Inner packets as TUN's offloads carry them: the virtio header and the checksum.
+"""Inner packets as the TUN device's offloads carry them: virtio header and checksum.
 
 A TUN device opened with IFF_VNET_HDR puts ten bytes (`struct virtio_net_hdr`, host byte
 order) before every packet.  They say that a checksum is still to be filled in, and that
@@ -33,13 +33,13 @@ GSO_ECN: Final = 0x80
 """May be added to the TCP types: the first segment carries CWR."""
 
 MAX_PACKET: Final = 65_535
-"""What an IPv4 total length or an IPv6 payload length can say."""
+"""The greatest IPv4 total length or IPv6 payload length."""
 
 # Limits of trains: runs of datagrams in one system call.
 MAX_MESSAGES: Final = 128
-"""UDP_MAX_SEGMENTS of Linux since 6.10: what may arrive at once."""
+"""UDP_MAX_SEGMENTS of Linux since 6.10: the most that one receive can return."""
 MAX_SENT: Final = 64
-"""UDP_MAX_SEGMENTS of older kernels: what one UDP GSO send may hold on all of them."""
+"""UDP_MAX_SEGMENTS of older kernels: the most that one UDP GSO send may hold on all of them."""
 MAX_TRAIN: Final = 65_507
 """Bytes of one IPv4 UDP payload."""
 
@@ -89,8 +89,8 @@ class SuperPacket(NamedTuple):
 def describe(packet: Buffer, vnet: tuple[int, ...]) -> SuperPacket | None:
     """Read a super-packet; `vnet` is `VNET` unpacked and its gso_type is not GSO_NONE.
 
-    None: the header contradicts the packet or names an offload nobody asked for.
-    `hdr_len` is a mere hint and not read.
+    None: the header contradicts the packet or names an offload that was not requested.
+    `hdr_len` is only a hint and is not read.
     """
     _, gso_type, _, segment, l4, csum_offset = vnet
     size = len(packet)

@@ -4,7 +4,7 @@ The rule is exactness.  Segments are merged if, and only if, cutting the super-p
 restores every one of them byte for byte: `HeaderBlock.write` says what the headers would be,
 and they are compared with the headers that came, checksums included.  So a wrong
 checksum, a gap, a reordering, another option, window, TTL or ECN mark, or an
-identification that does not count up is never smoothed over: such a packet goes out alone.
+identification that does not count up is never hidden: such a packet is delivered alone.
 
 Some packets are never merged although they would pass: fragments, IPv4 options, IPv6
 extension headers, TCP without ACK or with SYN, RST, URG or CWR, UDP without a checksum.
@@ -46,7 +46,7 @@ MORE_OR_OFFSET: Final = 0xBFFF
 
 _REMEMBERED: Final = 128
 _PATIENCE: Final = 3
-"""Fruitless comparisons after which the rest of a train goes out as it is."""
+"""Failed comparisons after which the rest of a train is delivered unmerged."""
 
 
 class Candidate(NamedTuple):
@@ -138,8 +138,8 @@ class NumpyMerger:
         cut = self._fit(rows, first, count, last, candidate)
         if cut is not None:
             return cut.segments, self._build(rows, first, shape, cut)
-        # Nothing follows it.  That may be true of the whole train (say, a constant
-        # identification), and looking is not free.
+        # Nothing follows it.  That may hold for the whole train (say, a constant
+        # identification), and comparing costs time.
         self._patience -= 1
         return (1 if self._patience > 0 else count), None
 
@@ -166,7 +166,7 @@ class NumpyMerger:
         whole = _whole(rows, first, cut.segments, shape)
         frame = self._frame = self._find_frame(rows, first, cut.segments, shape, width)
         if cut.last < width:
-            # Behind its end, where nobody looks any more.
+            # Behind its end, where nothing is read any more.
             frame.payloads.bytes[-1, cut.last :] = 0
         pseudo = pseudo_sum(whole, shape)
         frame.headers.write(whole, cut, frame.payloads.sums(), pseudo)
@@ -175,7 +175,7 @@ class NumpyMerger:
         return int((frame.expected != frame.came).any(axis=1).argmax())
 
     def _build(self, rows: Rows, first: int, shape: Shape, cut: Cut) -> memoryview:
-        """The super-packet of segments that were found to fit."""
+        """Build the super-packet from segments that passed `_fit`."""
         size = (cut.segments - 1) * cut.width + cut.last
         start = VNET_SIZE + shape.length
         out, tcp = self._out, shape.protocol == TCP

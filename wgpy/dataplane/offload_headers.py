@@ -4,7 +4,7 @@
 the payloads, what are the headers of segments 0, 1, 2 …?  As the kernel's GSO does it:
 
 * IPv4 total length and IPv6 payload length, the UDP length: each segment's own;
-* IPv4 identification: counts up from the whole's (RFC 6864 asks no more);
+* IPv4 identification: counts up from the whole's (RFC 6864 requires no more);
 * TCP sequence number: grows by the segment size;
 * TCP flags: FIN and PSH on the last segment only, CWR on the first only (RFC 3168 §6.1.2);
 * checksums anew; everything else (options, DSCP, ECN, TTL, window …) as in the whole.
@@ -52,7 +52,7 @@ _MARKS: Final = TCP_FIN | TCP_PSH | TCP_CWR
 
 
 class Payloads:
-    """Equal payloads, one in each row, that can be summed again and again."""
+    """Payloads of equal size, one in each row, that can be summed repeatedly."""
 
     __slots__ = ("_even", "_words", "bytes")
 
@@ -72,7 +72,7 @@ class Payloads:
 
 
 class HeaderBlock:
-    """Where the headers of equal segments are written: one row each.
+    """The place where the headers of equal segments are written, one row each.
 
     `target` has a row for each segment, as wide as the headers of `shape`.
     """

@@ -122,7 +122,7 @@ def _complete_checksums(rows: Rows, count: int, size: int, start: int, offset: i
 
 
 class Splitter:
-    """Whole packets as bytes: the readable form of what a TUN read gave."""
+    """Turns what a TUN read returned into whole packets, as bytes."""
 
     __slots__ = ("_segmenter", "_slab")
 

@@ -1,33 +1,34 @@
 """The batch path: how packets pass at speed.  `BatchPath` takes the place of `PlainPath`.
 
-out, `Egress` (`egress`)
-  1. Read from the TUN device what is ready: single packets, until there is none or one
-     turn's worth is there, or one super-packet of up to 64 KiB.
-  2. Policy and allowed IPs, remembered per flow (source, destination) until either changes.
+Send path, `Egress` (`egress`)
+  1. Read what is ready from the TUN device: single packets, at most one turn's worth, or
+     one super-packet of up to 64 KiB.
+  2. Policy and allowed IPs, cached per flow (source, destination) until either changes.
   3. The peer's current session; without a usable one the packets take the readable path,
      which stages them and shakes hands.
   4. Cut the super-packet into the rows of a train, or gather a run of equal-sized packets
      into one; headers, checksums and padding by array operations.
   5. Counters for the whole train from the session, then seal each message in place.
-  6. One UDP GSO send.  A packet that is alone is sealed where it was read and sent.
+  6. One UDP GSO send.  A lone packet is sealed and sent in place.
   7. Timers and byte counts, once per peer and turn.
 
-in, `Ingress` (`ingress`)
+Receive path, `Ingress` (`ingress`)
   1. Receive one UDP GRO train: datagrams of one source, equal sizes.
-  2. Type and index of all; what is not transport data takes the readable path from here.
+  2. Type and index of all; anything but transport data takes the readable path from here.
   3. The session of the index, its age, the counters.
   4. Open each message in place.
   5. The replay window, once if the counters ascend; then endpoint, timers and byte counts.
-  6. Inner source against allowed IPs, and the policy, remembered per flow.
+  6. Inner source against allowed IPs, and the policy, cached per flow.
   7. Merge consecutive segments of one flow, exactly or not at all, into one TUN write.
 
-Both paths share the engine's state and its bookkeeping; every decision that is not
-"as before, for a flow that is known" is made by the engine's readable code.
+The batch path and the readable path share the engine's state and its accounting.  The
+batch path only repeats decisions for known flows; every new decision is made by the
+engine's readable code.
 
-Fair: one turn takes at most a few super-packets or `TURN` packets from one side, then
-the loop looks at everything else; after a turn of the way in, the core is offered to the
-programs that were given something to read.  Bounded: all buffers are made once.  In overload the
-*newest* packets are lost, where they would have to wait: in the TUN device's queue
+Fair: one turn takes at most a few super-packets or `TURN` packets from one side, then the
+loop serves everything else; after a turn of the receive path, the loop yields the CPU to the
+programs that have something to read.  Bounded: all buffers are allocated once.  In overload
+the *newest* packets are lost, where they would queue: in the TUN device's queue
 (the interface's TX drops) and in the UDP sockets' (`DropReason.UDP_OVERFLOW`, and
 `HANDSHAKE_QUEUE_FULL` where handshakes wait, which are read in a share of the time); packets
 that wait for a handshake lose the *oldest* (`DropReason.QUEUE_FULL`).
@@ -50,11 +51,11 @@ from wgpy.protocol.drops import DropReason
 from wgpy.protocol.events import Direction
 
 OVERFLOW_CHECK: Final = 1 * NS
-"""How often the sockets are asked what they lost."""
+"""How often the sockets are asked for their drop counters."""
 
 
 class SuperTun(TunPort, Protocol):
-    """A TUN port that carries super-packets, each behind its virtio header."""
+    """A TUN port that carries super-packets, each preceded by its virtio header."""
 
     udp_offload: bool
     given_up: set[int]
@@ -90,7 +91,7 @@ def batch_path(interface: Interface, tools: Tools) -> BatchPath:
     return BatchPath(interface, tun, udp, tools)
 
 
-# By name, for a recorder passes these on without declaring them.
+# By attribute, because a recorder forwards these without declaring them.
 
 
 def _is_super_tun(port: TunPort) -> TypeGuard[SuperTun]:
@@ -117,19 +118,19 @@ class BatchPath:
         self._checked = 0
 
     def tun_ready(self) -> None:
-        """One turn of the way out."""
+        """One turn of the send path."""
         now = self._interface.now()
         self._out.turn(now)
         self._carry_out()
 
     def udp_ready(self, fd: int) -> None:
-        """One turn of the way in, at one socket."""
+        """One turn of the receive path, at one socket."""
         now = self._interface.now()
         delivered = self._device.delivered.packets
         self._in.turn(fd, now)
         self._carry_out()
         if self._device.delivered.packets != delivered:
-            # Who reads what came may wait for this core, and its socket may be small.
+            # Yield the CPU: the receiver may wait for it, and its socket may be small.
             os.sched_yield()
         if now - self._checked >= OVERFLOW_CHECK:
             self._checked = now
@@ -138,7 +139,7 @@ class BatchPath:
             self._count(udp.handshakes_overflowed(), DropReason.HANDSHAKE_QUEUE_FULL, ingress)
 
     def flush(self) -> None:
-        """Carry out what the engine has after a deadline or a change of configuration."""
+        """Send and deliver what the engine queued at a deadline or a configuration change."""
         self._tun.cap_super_packets()
         self._carry_out()
 

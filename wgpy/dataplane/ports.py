@@ -1,7 +1,7 @@
 """The edges of the data plane as four small interfaces.
 
 `wgpy.linux` implements them on a TUN device and UDP sockets, `wgpy.memory` in memory.
-Everything is a batch; nothing blocks; nothing here knows about WireGuard.
+All calls take or return batches and never block.  Nothing here knows about WireGuard.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One of the engine's events as a line for people: what happened, to whom, and why.
+"""One of the engine's events as a line of text: what happened, to which peer, and why.
 
-The contents of packets stay out of it: an inner packet is told by its addresses and size.
+No packet contents appear: an inner packet is described by its addresses and size.
 """
 
 from __future__ import annotations

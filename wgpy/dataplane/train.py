@@ -5,16 +5,16 @@ the same size, only the last may be shorter.  `Geometry` is the fixed layout of 
 train: for one message size it holds, made once,
 
 * numpy columns over the header fields (§5.4.6: type ‖ receiver_index ‖ counter), so that
-  a whole train is labelled or read by a few array operations, and
+  a few array operations write or read the headers of a whole train, and
 * memoryviews of every plaintext, and in `NumpyRows` of every ciphertext, so that sealing
-  and opening in place is one `map` over ready objects.
+  and opening in place is one `map` over prepared objects.
 
 Layout of message i, at ``i * stride``:
 
     0  type 04 00 00 00 │ 4  receiver_index │ 8  counter │ 16  plaintext … │ tag (16 bytes)
 
-A `Slab` owns the buffer and remembers the geometries in use.  Nothing here knows
-sessions, peers or IP.
+A `Slab` owns the buffer and caches the geometries in use.  Nothing here knows sessions,
+peers or IP.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def message_head(index: int) -> int:
 
 
 class Nonces:
-    """Ready nonces (4 zero bytes ‖ LE64 counter), filled by one array operation."""
+    """Nonces (4 zero bytes ‖ LE64 counter) in one buffer, filled by one array operation."""
 
     __slots__ = ("counters", "views")
 
@@ -150,7 +150,7 @@ class NumpyRows(Geometry):
             return wrong
         except TagMismatch:
             pass
-        while len(done) < count:  # One message has failed: go on behind it.
+        while len(done) < count:  # One message has failed: continue behind it.
             wrong.append(first + len(done))
             done.append(None)
             at = len(done)

@@ -1,7 +1,7 @@
-"""What the batch path does to whole trains, as protocols: rows, segmenter and merger.
+"""The operations of the batch path on whole trains, as protocols: rows, segmenter, merger.
 
-`wgpy.dataplane.interpreted` has the implementations in numpy, `wgpy.turbo` compiled ones.
-The path does not know which it has.  Nothing here knows sessions or peers.
+`wgpy.dataplane.interpreted` implements them in numpy, `wgpy.turbo` in compiled code.  The
+path does not know which implementation it uses.  Nothing here knows sessions or peers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Column = npt.NDArray[Any]
 SLAB_SIZE: Final = 2 << 16
 """A train of `MAX_TRAIN` bytes with its last message in full."""
 _REMEMBERED: Final = 64
-"""Geometries a slab keeps ready: some 20 KB each at 45 messages."""
+"""Geometries cached by a slab: some 20 KB each at 45 messages."""
 
 
 class Cut(NamedTuple):
@@ -66,7 +66,7 @@ class Rows(Protocol):
         """
 
     def ascending(self, first: int, count: int) -> bool:
-        """Whether the counters of `count` messages from `first` go up by one each."""
+        """Whether the counters of `count` messages from `first` on increase by one each."""
 
     def open(self, aead: OpenSslAead, first: int, count: int, last: int) -> list[int]:
         """Open `count` messages from `first` in place, each with the counter in its header.
@@ -114,7 +114,7 @@ class Merger(Protocol):
 
 
 class Slab:
-    """One reusable buffer for trains, and the geometries in use."""
+    """A reusable buffer for trains and a cache of geometries."""
 
     __slots__ = ("_make", "_rows", "buffer", "view")
 
@@ -142,7 +142,7 @@ class MakeMerger(Protocol):
 
 
 class Tools(NamedTuple):
-    """Makers of the three; each user has its own."""
+    """Factories of the three; each path makes its own."""
 
     slab: Callable[[], Slab]
     segmenter: Callable[[], Segmenter]

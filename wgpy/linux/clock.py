@@ -1,4 +1,4 @@
-"""The clocks and the entropy of this host, as the ports want them."""
+"""The clocks of this host, as a `Clock`."""
 
 from __future__ import annotations
 

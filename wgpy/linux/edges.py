@@ -1,8 +1,8 @@
 """The edges of one Linux interface: TUN device, UDP sockets, and the path between them.
 
 `open_edges` takes the fastest ports that the kernel has and falls back to plain ones.
-numpy (and numba with it) is imported when the data path is made, not here: the start of
-the program must not wait for it.
+numpy (and numba) are imported when the data path is made, not here, because they would
+delay the start of the program.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Addresses, routes and policy rules through netlink, as `ip` would set them.
 
 One short-lived `Network` per task; it acts in the network namespace of its thread.
-Every method raises `NetworkError` with the words a person needs.  What to set, and in
-which order, is left to the caller.
+Every method raises `NetworkError` with a message for the user.  What to set, and in which
+order, is up to the caller.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The life of one data plane process: from the devices to the last removed file.
+"""The life cycle of one data plane process, from its devices to the last removed file.
 
 `Service(...)` makes all that can fail (TUN device, UAPI socket, control socket); `run`
 works until there is a reason to end, then leaves nothing behind.  The reasons: a signal,

@@ -1,4 +1,4 @@
-"""Signals as ordinary callbacks of the loop, and a folder that tells when files vanish.
+"""Signals as ordinary callbacks of the loop, and a watch for files removed from a folder.
 
 Signals reach the loop through the interpreter's wake-up descriptor, so that none is
 lost between two waits.  The folder is watched with dnotify (F_NOTIFY), which needs no
@@ -56,7 +56,7 @@ class Signals:
 
 
 def _noted(_number: int, _frame: object) -> None:
-    """The wake-up descriptor tells the loop; nothing else to do."""
+    """Do nothing: the wake-up descriptor wakes the loop."""
 
 
 class FolderWatch:

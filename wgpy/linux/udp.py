@@ -10,11 +10,11 @@ Receiving never blocks.  Sending waits, but not long: a full socket buffer holds
 sender back for `SEND_PATIENCE` and is a refusal after that.
 
 Handshake messages have a socket of their own on the same port, and with them everything
-that is no transport message: the kernel sorts by the first bytes (`_SORT`).  So a flood of
+that is not a transport message: the kernel sorts by the first bytes (`_SORT`).  So a flood of
 them fills its own bounded queue and not that of the data, and whoever reads may take data
 first.  A kernel that cannot sort gives everything to the one socket of the family.
 
-Reads and sends one datagram per system call: `wgpy.linux.gso` has the batched twin.
+Reads and sends one datagram per system call: `wgpy.linux.gso` handles trains.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A listening unix socket that only root can reach: its life, not what is said on it.
+"""A listening unix socket that only root can reach: its life cycle, not its protocol.
 
 Mode 0600 from the first moment, a stale one (nobody answers) replaced, a live one
 refused, removed at the end if it still is ours.  Who connects must be root or our own user.
@@ -134,7 +134,7 @@ def _refuse_live(path: Path) -> None:
         except (ConnectionRefusedError, FileNotFoundError):
             return
         except OSError as error:
-            # EAGAIN: somebody listens, with a full backlog.  Anything else is no socket.
+            # EAGAIN: somebody listens, with a full backlog.  Anything else is not a socket.
             if error.errno != errno.EAGAIN:
                 raise
         raise SocketInUse(f"{path} is in use: another process serves this interface")

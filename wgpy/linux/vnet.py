@@ -108,7 +108,7 @@ class VnetTun(LinuxTun):
     def cap_super_packets(self) -> None:
         """Let TCP make super-packets that fit one UDP GSO send at the present MTU.
 
-        Larger ones are merely sent as two, so a kernel that refuses is no matter.  The
+        Larger ones are sent as two, so a kernel that refuses does no harm.  The
         cap never shrinks: TCP asks for it when it connects, and what is larger than the
         device takes by then, the kernel cuts into single segments.
         """

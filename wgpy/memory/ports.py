@@ -1,7 +1,7 @@
 """The ports in memory: a TUN device, UDP sockets on an imagined network, a clock.
 
-Twins of `wgpy.linux`: the same contract tests run on both, and `wgpy.dataplane` runs on
-either (each has a descriptor that is readable when something waits).  The network is
+Counterparts of `wgpy.linux`: the same contract tests run on both, and `wgpy.dataplane` runs
+on either (each has a descriptor that is readable while something waits).  The network is
 perfect; loss, delay and NAT are `wgpy.sim`'s.
 
     network = Network()
@@ -159,7 +159,7 @@ class Host:
         return MemoryUdp(self)
 
     def source(self, towards: Endpoint) -> bytes | None:
-        """The address to send from; None where the host has none of that family."""
+        """The address to send from; None if the host has none of that family."""
         if towards.local_ip in self._addresses:
             return towards.local_ip
         return next((a for a in self._addresses if len(a) == len(towards.ip)), None)
@@ -169,7 +169,7 @@ class Host:
         return self._network.hosts.get(ip)
 
     def free_port(self) -> int:
-        """A port that nobody has bound here."""
+        """A port that is not bound on this host."""
         return next(port for port in range(FIRST_EPHEMERAL, 65536) if port not in self.bound)
 
 
@@ -234,7 +234,7 @@ class MemoryUdp:
             return False
         host = self._host.peer(datagram.endpoint.ip)
         receiver = host.bound.get(datagram.endpoint.port) if host else None
-        if receiver is not None:  # As with real UDP, nobody there is not an error.
+        if receiver is not None:  # As with real UDP, a missing receiver is not an error.
             seen = Endpoint(source, self.port, 0, datagram.endpoint.ip, INTERFACE)
             receiver.arrive(Datagram(bytes(datagram.data), seen))
         return True

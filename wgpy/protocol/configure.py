@@ -32,7 +32,7 @@ def apply(device: Device, change: DeviceChange, now: int) -> None:
 def _set_private_key(device: Device, key: PrivateKey, now: int) -> None:
     """A new identity: all sessions die, and handshakes may start at once.
 
-    Clamped here, whatever it came through, as by the kernel: what reads back is what counts.
+    Clamped here, as in the kernel, so that the clamped key is what reads back.
     """
     new = None if key.is_zero else PrivateKey.clamp(key)
     if new == device.private_key:
@@ -46,7 +46,7 @@ def _set_private_key(device: Device, key: PrivateKey, now: int) -> None:
         )
     for peer in list(device.peers.values()):
         if peer.public_key == device.public_key:
-            remove_peer(device, peer, now)  # nobody is their own peer
+            remove_peer(device, peer, now)  # a device cannot be its own peer
             continue
         device.erase_keys(peer)
         peer.forget_identity()
@@ -99,7 +99,7 @@ def _set_keepalive(device: Device, peer: Peer, interval: int, now: int) -> None:
 
 
 def remove_peer(device: Device, peer: Peer, now: int) -> None:
-    """Forget a peer; its indices are silent at once."""
+    """Forget a peer; its indices are invalid at once."""
     device.allowed_ips.remove_owner(peer)
     device.erase_keys(peer)
     device.drop_staged(peer, DropReason.PEER_REMOVED, now)
@@ -124,7 +124,7 @@ def set_up(device: Device, up: bool, now: int) -> None:
 
 
 def snapshot(device: Device) -> DeviceSnapshot:
-    """Everything `wg show` and `wgpy show` want to know."""
+    """Everything that `wg show` and `wgpy show` display."""
     first = device.next_scheduled()
     return DeviceSnapshot(
         private_key=device.private_key,

@@ -1,7 +1,7 @@
 """mac1, mac2 and cookies: denial-of-service resistance (§5.3, §5.4.4, §5.4.7).
 
-Every handshake message ends in mac1 and mac2.  mac1 proves that the sender knows whom it
-writes to.  Under load a responder answers with an encrypted cookie bound to the source
+Every handshake message ends in mac1 and mac2.  mac1 proves that the sender knows the
+recipient's public key.  Under load a responder answers with an encrypted cookie bound to the source
 address, and mac2 of the repeated message proves possession of it.
 
 `MacChecker` is the receiver's half (one per device), `MacMaker` the sender's (one per peer).

@@ -1,4 +1,4 @@
-"""What all peers of one device share: keys, tables, counters and the way out.
+"""What all peers of one device share: keys, tables, counters and output queues.
 
 `inbound`, `outbound` and `configure` are functions over a `Device`; `engine` is its face.
 """
@@ -45,7 +45,7 @@ class HandshakeKeys(NamedTuple):
 
 
 class Forwarded:
-    """Inner packets that went one way, and their bytes, padding left out."""
+    """Inner packets in one direction, and their bytes without padding."""
 
     __slots__ = ("bytes", "packets")
 
@@ -98,7 +98,7 @@ class Device:
         self.drops: Counter[DropReason] = Counter()
         self.encrypted = Forwarded()
         self.released = Forwarded()
-        """Left to the host in plaintext, by the policy."""
+        """Returned to the host in plaintext, by the policy."""
         self.delivered = Forwarded()
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.trace_drops = False
@@ -107,18 +107,18 @@ class Device:
         self._schedule_ties = 0
 
     def is_endpoint(self, ip: bytes, port: int | None = None) -> bool:
-        """Whether a peer is at this outer address (and port, unless it does not matter)."""
+        """Whether a peer's endpoint has this outer address (and this port, if given)."""
         return any(
             there is not None and there.ip == ip and port in (None, there.port)
             for there in (peer.endpoint for peer in self.peers.values())
         )
 
     def endpoint_moved(self) -> None:
-        """A flow to the new address may hold our own datagrams: caches must look again."""
+        """Invalidate flow caches: a flow to the new address may hold our own datagrams."""
         self.allowed_ips.generation += 1
 
     def jitter(self) -> int:
-        """0 to Parameters.rekey_timeout_jitter ns, so that peers do not march in step (§6.1)."""
+        """0 to Parameters.rekey_timeout_jitter ns, so that peers do not synchronise (§6.1)."""
         return int.from_bytes(self.entropy(4)) * (self.parameters.rekey_timeout_jitter + 1) >> 32
 
     def new_index(self, owner: Session | Peer | None = None) -> int:
@@ -162,7 +162,7 @@ class Device:
             )
 
     def release(self, sessions: Iterable[Session]) -> None:
-        """Sessions left their slots: their indices name nothing any more."""
+        """Sessions left their slots: remove their indices."""
         for session in sessions:
             self.indices.pop(session.local_index, None)
 
@@ -172,7 +172,7 @@ class Device:
         self.release(peer.erase())
 
     def drop_initiation(self, peer: Peer) -> None:
-        """Forget the handshake that we began; its index and ephemeral key mean nothing now."""
+        """Forget the handshake that we began, with its index and ephemeral key."""
         if peer.initiation is not None:
             self.indices.pop(peer.initiation.local_index, None)
             self.crypto.forget(peer.initiation.ephemeral_private)
@@ -189,7 +189,7 @@ class Device:
     # costs nothing here: an entry that comes up too early is put back at its true time.
 
     def reschedule(self, peer: Peer) -> None:
-        """The peer's timers changed: look at it no later than its next deadline."""
+        """The peer's timers changed: check it no later than its next deadline."""
         at = peer.timers.earliest_at()
         if at is not None and (peer.scheduled_at is None or at < peer.scheduled_at):
             self._push(peer, at)

@@ -1,15 +1,15 @@
 """Every discard has a name.
 
-WireGuard is silent on the wire, so this name is the only way a person sees why a packet
-vanished: the counter, the trace line, the metric label, the capture comment and the
-test's assertion all use it.
+WireGuard sends no error messages, so this name is the only way to see why a packet was
+lost: the counter, the trace line, the metric label, the capture comment and the test's
+assertion all use it.
 """
 
 from enum import Enum
 
 
 class DropReason(Enum):
-    """Why a packet or a message was discarded; the value is the sentence for people."""
+    """Why a packet or a message was discarded; the value is a sentence that explains it."""
 
     # Outer datagrams (§5.4).
     LENGTH_INVALID = "datagram length does not fit its message type"
@@ -20,7 +20,7 @@ class DropReason(Enum):
     RATE_LIMITED = "under load: this source sends too many handshakes"
     COOKIE_LIMITED = "under load: no cookie reply, for too many were sent (§5.3)"
     STATIC_INVALID = "encrypted static key does not open (§5.4.2)"
-    UNKNOWN_INITIATOR = "initiator's public key is no configured peer (§5.1)"
+    UNKNOWN_INITIATOR = "initiator's public key is not a configured peer (§5.1)"
     LOW_ORDER_KEY = "Diffie-Hellman result is zero"
     TIMESTAMP_INVALID = "encrypted timestamp does not open (§5.4.2)"
     TIMESTAMP_REPLAYED = "timestamp is not greater than the greatest seen (§5.1)"
@@ -36,9 +36,9 @@ class DropReason(Enum):
     COUNTER_TOO_OLD = "counter is behind the replay window (§5.4.6)"
 
     # Inner packets (§2, §3).
-    INNER_MALFORMED = "decrypted packet is not IPv4 or IPv6, or shorter than it says"
+    INNER_MALFORMED = "decrypted packet is not IPv4 or IPv6, or shorter than its header states"
     SOURCE_NOT_ALLOWED = "inner source is not in the peer's allowed IPs (§3)"
-    MALFORMED = "packet to send is not IPv4 or IPv6, or shorter than it says"
+    MALFORMED = "packet to send is not IPv4 or IPv6, or shorter than its header states"
     NO_PEER = "no allowed IPs cover the destination (§3)"
     OWN_DATAGRAM = "a route leads this tunnel's own datagrams into it"
     NO_ENDPOINT = "the peer's endpoint is not known yet (§2.1)"

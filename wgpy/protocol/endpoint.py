@@ -1,4 +1,4 @@
-"""Where a peer is on the outer network, and the prefixes of the inner one.
+"""Outer addresses of peers (endpoints) and prefixes of the inner network.
 
 Addresses are packed network-order bytes (4 or 16): they compare and hash fast, and
 come out of packets without conversion.

@@ -1,9 +1,9 @@
 """The engine: one WireGuard device without sockets, clock or randomness of its own.
 
-Give it datagrams (`receive`), inner packets (`send`), configuration (`apply`) and the
-time (`handle_deadline`), and it gives datagrams, inner packets, events and the next
-deadline back.  Nothing blocks and nothing fails: what the network sends wrongly is
-dropped under a name (`drops`).  All times are monotonic nanoseconds.
+It takes datagrams (`receive`), inner packets (`send`), configuration (`apply`) and the
+time (`handle_deadline`), and returns datagrams, inner packets, events and the next
+deadline.  Nothing blocks and nothing raises: invalid input from the network is dropped
+under a name (`drops`).  All times are monotonic nanoseconds.
 
     engine.receive(datagrams, now=now)    engine.pull_datagrams()
     engine.send(packets, now=now)         engine.pull_packets(), engine.pull_plaintext()
@@ -58,32 +58,32 @@ class Engine:
         )
 
     def receive(self, datagrams: Iterable[Datagram], *, now: int) -> None:
-        """Outer datagrams in."""
+        """Take outer datagrams from the network."""
         for datagram in datagrams:
             inbound.receive_datagram(self.device, datagram, now)
 
     def send(
         self, packets: Iterable[bytes], *, now: int, verdict: Verdict | None = None
     ) -> None:
-        """Inner packets in, as the host sends them.
+        """Take inner packets that the host sends.
 
-        `verdict` is the policy's on all of them, of one flow, where it was asked already.
+        `verdict` is the policy's verdict on all of them (one flow), if it was asked already.
         """
         for packet in packets:
             outbound.send_packet(self.device, packet, now, verdict)
 
     def pull_datagrams(self) -> list[Datagram]:
-        """Outer datagrams out; each is given once."""
+        """Outer datagrams to send; each is returned once."""
         self.device.outbox, datagrams = [], self.device.outbox
         return datagrams
 
     def pull_packets(self) -> list[bytes]:
-        """Inner packets out, for the host; each is given once."""
+        """Inner packets to deliver to the host; each is returned once."""
         self.device.inbox, packets = [], self.device.inbox
         return packets
 
     def pull_plaintext(self) -> list[bytes]:
-        """Inner packets that the policy lets leave unencrypted; each is given once."""
+        """Inner packets that may leave unencrypted, by the policy; each is returned once."""
         self.device.plaintext, packets = [], self.device.plaintext
         return packets
 
@@ -95,8 +95,8 @@ class Engine:
     def next_look(self) -> int | None:
         """When to call `handle_deadline`, for a loop that asks in every round.
 
-        Never later than `next_deadline`; sometimes earlier, when traffic has put a
-        deadline off and nobody has had to look yet.
+        Never later than `next_deadline`; sometimes earlier, when traffic has postponed a
+        deadline and the schedule was not updated yet.
         """
         return self.device.earliest_entry()
 
@@ -117,7 +117,7 @@ class Engine:
             case Timer.RETRY_HANDSHAKE:
                 self._retry(peer, now)
             case Timer.NEW_HANDSHAKE:
-                # Whatever was wrong may be the local address: let the kernel choose anew.
+                # The cause may be the local address: let the kernel choose a new one.
                 if peer.endpoint is not None:
                     peer.endpoint = peer.endpoint.without_source()
                 outbound.initiate(device, peer, now)
@@ -205,7 +205,7 @@ class Engine:
 
     @property
     def keylog(self) -> Callable[[HandshakeKeys], None] | None:
-        """Told the keys of every handshake; for captures only."""
+        """Called with the keys of every handshake; for captures only."""
         return self.device.keylog
 
     @keylog.setter

@@ -1,7 +1,7 @@
-"""What the engine tells whoever watches: one frozen value per thing that happened.
+"""The engine's events: one frozen value for each thing that happened.
 
-Events are for people, captures and tests; the protocol never depends on one being read.
-The engine keeps a bounded number of them and forgets the oldest.
+Events are for logs, captures and tests; the protocol never depends on one being read.
+The engine keeps a bounded number of them and discards the oldest.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Everything that arrives: the four messages (§5.4), each authenticated before it counts.
+"""The receive path: the four messages (§5.4), each authenticated before state changes.
 
-The way of a datagram:
+Processing of a datagram:
 1. Length, type and reserved bytes (`messages.message_type`).
 2. Handshake messages: mac1, and under load mac2 and the rate limit (`_admit`).
 3. The message opens under keys that only the peer has.
@@ -301,7 +301,7 @@ def authenticated(
 
 
 def heard(device: Device, peer: Peer, source: Endpoint, size: int, now: int) -> None:
-    """Any authenticated message came from `source`: the peer is there now (§2.1)."""
+    """An authenticated message came from `source`: the peer is there now (§2.1)."""
     peer.rx_bytes += size
     if peer.endpoint != source:
         old, peer.endpoint = peer.endpoint, source

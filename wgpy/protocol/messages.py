@@ -151,7 +151,7 @@ Message = Initiation | Response | CookieReply | Transport
 
 
 def message_type(data: Buffer) -> int | DropReason:
-    """The type of a datagram whose length fits it, or why it is no message."""
+    """The type of a datagram whose length fits it, or why it is not a message."""
     size = len(data)
     if size < 4:
         return DropReason.LENGTH_INVALID
@@ -173,7 +173,7 @@ _PARSERS: dict[int, Callable[[Buffer], Message]] = {
 
 
 def parse(data: Buffer) -> Message | DropReason:
-    """Any datagram as a message, or why it is none."""
+    """Parse any datagram, or say why it is not a message."""
     kind = message_type(data)
     if isinstance(kind, DropReason):
         return kind

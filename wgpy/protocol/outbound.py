@@ -1,6 +1,6 @@
-"""Everything that makes a message leave: initiations, keepalives, inner packets.
+"""The send path: initiations, keepalives, inner packets.
 
-The way of an inner packet (§3):
+Processing of an inner packet (§3):
 1. The policy says encrypt, plaintext or drop.
 2. Allowed IPs name the peer (`route`).
 3. With a usable session it is padded, sealed and sent (`seal`).
@@ -92,7 +92,7 @@ def flush(device: Device, peer: Peer, now: int) -> None:
 def seal(device: Device, session: Session, packet: bytes, now: int) -> None:
     """Pad, encrypt and send one packet on a session that can send (§5.4.6)."""
     peer = session.peer
-    assert peer.endpoint is not None, "sessions exist only with peers that were heard"
+    assert peer.endpoint is not None, "a session exists only with a peer whose endpoint is known"
     (counter,) = session.reserve(1, device.parameters)
     padded = packet.ljust(padded_size(len(packet), device.mtu), b"\0")
     header = TRANSPORT_HEADER.pack(TYPE_TRANSPORT, session.remote_index, counter)
@@ -117,7 +117,7 @@ def note_sent(device: Device, peer: Peer, size: int, now: int, *, content: bool)
 
 
 def send_keepalive(device: Device, peer: Peer, now: int) -> None:
-    """An empty packet to `peer`, unless packets wait: they will say as much (§6.5)."""
+    """Send an empty packet to `peer`, unless packets wait: they serve as well (§6.5)."""
     if peer.endpoint is None or not device.up:
         return
     if not peer.staged:
@@ -128,8 +128,7 @@ def send_keepalive(device: Device, peer: Peer, now: int) -> None:
 def initiate(device: Device, peer: Peer, now: int, *, retry: bool = False) -> None:
     """Start or repeat a handshake, at most once in Rekey-Timeout (§6.1, §6.4).
 
-    A call that is no retry restarts the count towards Rekey-Attempt-Time: somebody
-    wants to talk.
+    A call that is not a retry restarts Rekey-Attempt-Time, because there is new data.
     """
     if not retry:
         peer.handshake_started_at = now

@@ -3,8 +3,8 @@
 Where a route leads a peer's endpoint into the tunnel, each datagram would come back as a
 packet, be sealed again, and so on: one ping becomes a storm.  Such a packet is UDP to a
 peer's endpoint and carries an index and a counter (or a handshake index) of ours, which
-nobody else's message to that endpoint does.  A datagram that was cut into fragments ends
-all the same: its first fragment holds the headers, and the rest is one packet more.
+nobody else's message to that endpoint does.  A fragmented datagram is stopped as well: its
+first fragment holds the headers, and the rest is one more packet.
 
 A datagram to one peer may well travel inside of another peer's tunnel (onion routing; the
 kernel allows it).  It comes round again only where the carrier's own datagrams are, in the

@@ -1,8 +1,8 @@
 """A peer: who it is, where it is, its three key slots, its timers and its queue.
 
 Slots (§6.3): `current` is used to send.  `next` holds keys that we made as responder and
-that the initiator has not confirmed by using them.  `previous` still opens what was on
-its way when keys changed.  Only authenticated messages get here.
+that the initiator has not confirmed by using them.  `previous` still opens messages that
+were in flight when keys changed.  Only authenticated messages get here.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Peer:
         self.latest_handshake = 0
         self.handshake_at: int | None = None
         self.drops: Counter[DropReason] = Counter()
-        # When the engine's schedule looks at this peer next (its business).
+        # When the engine's schedule checks this peer next; set by the schedule only.
         self.scheduled_at: int | None = None
 
     def static_static(self, crypto: Crypto, private_key: PrivateKey) -> bytes:

@@ -1,8 +1,8 @@
 """The port between the TUN device and cryptokey routing: the "routing table in front".
 
 The data plane asks once per flow (source and destination address) and caches the answer
-until `PacketPolicy.generation` changes.  An answer that looked at more than the two
-addresses says ``per_packet`` and is not cached.
+until `PacketPolicy.generation` changes.  An answer that depends on more than the two
+addresses is marked ``per_packet`` and is not cached.
 """
 
 from __future__ import annotations

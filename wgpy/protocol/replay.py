@@ -1,6 +1,6 @@
 """The replay window (§5.4.6): which counters were received, as one Python integer.
 
-Bit i of the bitmap is counter ``greatest - i``.  The window is asked only *after* the
+Bit i of the bitmap is counter ``greatest - i``.  The window is checked only *after* the
 tag was verified, so a forged packet can neither consume a counter nor move it.  The
 paper leaves the size open; `size` counters behind the greatest are remembered exactly.
 """

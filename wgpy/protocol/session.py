@@ -1,7 +1,7 @@
 """One pair of transport keys and its counters (§5.4.5, §5.4.6).
 
-A session is born when the second message of a handshake was made or opened, and lives in
-one of its peer's three slots.  Python cannot overwrite a key in memory: erasing a session
+A session is created when the second message of a handshake was made or opened, and is kept
+in one of its peer's three slots.  Python cannot overwrite a key in memory: erasing a session
 (§6.3) means that nothing refers to its ciphers any more.
 """
 
@@ -48,7 +48,7 @@ class Session:
     ) -> None:
         self.peer = peer
         self.keys = keys
-        """For captures only; as secret as the ciphers, and gone with them."""
+        """For captures only; as secret as the ciphers, and erased with them."""
         self.sender = crypto.aead(keys.send)
         self.receiver = crypto.aead(keys.receive)
         self.local_index = local_index

@@ -1,7 +1,7 @@
 """TAI64N timestamps (§5.1, §5.4): 8 bytes of seconds, 4 of nanoseconds, big-endian.
 
 Receivers only compare them as 96-bit numbers.  The low 24 bits of the nanoseconds are
-zeroed (§5.1 allows it), as the kernel does, so that the clock leaks to 16 ms only.
+zeroed (§5.1 allows it), as in the kernel, so that the clock is revealed to 16 ms only.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A peer's deadlines (§6): when something is due if nothing else happens.
 
-There are five, each a field that holds an absolute time in ns or None.  What happens is
-told to `Timers` by the methods named as in the kernel's timers.c; what is due is asked
-with `due`.  No callback, no cancel: the engine acts on what is due and tells back.
-Rekeying at 120 s and 165 s is no deadline: it is decided when a packet passes (§6.2).
+There are five, each an absolute time in ns or None.  The engine reports what happened with
+methods named as in the kernel's timers.c, and asks with `due` what is due.  There are no
+callbacks and nothing to cancel: the engine acts on what is due and reports back.
+Rekeying at 120 s and 165 s is not a deadline: it is decided when a packet passes (§6.2).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Deadline:
 
 
 class Timer(Enum):
-    """The five deadlines; the value is the reason shown to people."""
+    """The five deadlines; the value is the reason that is displayed."""
 
     RETRY_HANDSHAKE = "Rekey-Timeout: no response yet, send the initiation again (§6.4)"
     NEW_HANDSHAKE = "nothing came back for our data: start a new handshake (§6.5)"
@@ -31,7 +31,7 @@ class Timer(Enum):
     PERSISTENT_KEEPALIVE = "persistent keepalive interval"
     ZERO_KEYS = "erase all key material (§6.3)"
 
-    # By identity: Enum's own is Python code, and timers are looked up with every batch.
+    # By identity: Enum's own hash is Python code, and each batch looks timers up.
     __hash__ = object.__hash__
 
 
@@ -83,21 +83,21 @@ class Timers:
         )
 
     def data_received(self, now: int) -> int:
-        """We received a packet with content: show life within 10 s (§6.5).
+        """We received a packet with content: send something within 10 s (§6.5).
 
-        Anything we send meanwhile does; one keepalive answers all that came before it.
+        Any packet we send meanwhile suffices; one keepalive answers all packets before it.
         """
         return self._at.setdefault(
             Timer.KEEPALIVE, now + self._parameters.keepalive_timeout
         )
 
     def authenticated_sent(self, now: int) -> None:
-        """Any authenticated packet left: nothing is owed any more."""
+        """An authenticated packet left: no keepalive is due any more."""
         self._at.pop(Timer.KEEPALIVE, None)
         self._traversed(now)
 
     def authenticated_received(self, now: int) -> None:
-        """Any authenticated packet came: the peer lives."""
+        """An authenticated packet came: the peer is alive."""
         self._at.pop(Timer.NEW_HANDSHAKE, None)
         self._traversed(now)
 
@@ -110,7 +110,7 @@ class Timers:
         self._at.pop(Timer.RETRY_HANDSHAKE, None)
 
     def handshake_given_up(self, now: int) -> None:
-        """No answer in time: owe nothing, and erase old keys when their time comes."""
+        """No answer in time: no keepalive is due, and old keys are erased at their deadline."""
         self._at.pop(Timer.KEEPALIVE, None)
         self._at.setdefault(Timer.ZERO_KEYS, now + self._parameters.zero_after_time)
 

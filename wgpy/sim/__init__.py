@@ -1,4 +1,4 @@
-"""WireGuard in virtual time: thousands of engines, one process, no waiting, no luck.
+"""WireGuard in virtual time: thousands of engines in one process, deterministic.
 
 `World` holds a clock that only moves when the next thing happens, nodes that each run
 the real `wgpy.protocol` engine, and a network that loses, delays, reorders, duplicates

@@ -1,4 +1,4 @@
-"""A clock that jumps from one event to the next, and the heap of what is to come.
+"""A clock that jumps from one event to the next, and the heap of planned events.
 
 Two events at the same nanosecond happen in the order in which they were planned, so a
 run depends on nothing but its seed.
@@ -38,7 +38,7 @@ class VirtualClock:
         self._now = when
 
     def step_wall(self, delta: int) -> None:
-        """What an administrator or NTP does: the wall clock jumps, time does not."""
+        """Step the wall clock, as an administrator or NTP does; monotonic time continues."""
         self._offset += delta
 
 

@@ -23,9 +23,9 @@ class Fate(Enum):
     """What became of a datagram; the value is the phrase of the time-line."""
 
     DELIVERED = "delivered"
-    LOST = "lost on the way"
-    DUPLICATED = "duplicated on the way"
-    CORRUPTED = "one bit flipped on the way"
+    LOST = "lost on the link"
+    DUPLICATED = "duplicated on the link"
+    CORRUPTED = "one bit flipped on the link"
     HELD_BACK = "held back: later ones overtake it"
     TOO_BIG = "larger than the link's MTU"
     QUEUE_FULL = "the link's queue was full"

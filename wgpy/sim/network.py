@@ -1,7 +1,7 @@
-"""The outer network: who has which address, and the way of a datagram between two nodes.
+"""The outer network: who has which address, and the path of a datagram between two nodes.
 
-Sender's uplink, sender's NAT, receiver's NAT, receiver's downlink.  What lies between
-the two access links is perfect; what a run needs to be imperfect it says on a link.
+Sender's uplink, sender's NAT, receiver's NAT, receiver's downlink.  The network
+between the two access links is perfect; impairments are properties of a link.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Access:
 
 
 Watcher = Callable[[Host, Fate, bytes, Endpoint], None]
-"""Told of each fate that is not a plain delivery: host, fate, payload, destination."""
+"""Called for each fate that is not a plain delivery: host, fate, payload, destination."""
 
 
 class Network:

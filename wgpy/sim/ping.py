@@ -1,4 +1,4 @@
-"""ICMP echo for the inside of tunnels: the one inner traffic that answers by itself."""
+"""ICMP echo inside tunnels: the simulated hosts answer echo requests."""
 
 from __future__ import annotations
 

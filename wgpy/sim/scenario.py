@@ -1,8 +1,8 @@
-"""What a named scenario is: a story told to a `World`, and what must be true of it.
+"""Named scenarios: a sequence of actions on a `World`, and checks of what must hold.
 
 A scenario is a function of a `Run`.  It makes nodes, lets time pass, and states its
-checks; each check is a sentence with the numbers that were seen.  With other `Parameters`
-the same sentences follow the new numbers, so a researcher sees what changes.
+checks; each check is a sentence with the numbers that were observed.  With other
+`Parameters` the same checks use the new numbers, so a researcher sees what changes.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Run:
                 start + (number - 1) * interval, lambda n=number: sender.ping(other, n)  # type: ignore[misc]
             )  # fmt: skip
 
-    # Questions to the time-line.
+    # Queries of the time-line.
 
     def entries(self, name: str, node: Node | None = None) -> list[Entry]:
         """Entries of one name (a message, an event, a drop), of one node or all."""

@@ -1,7 +1,7 @@
-"""The time-line of a run: what was sent, what became of it, what each node made of it.
+"""The time-line of a run: what was sent, what happened to it, and how each node reacted.
 
-One `Entry` per thing that happened, as text for people and as JSON for machines.
-Secrets never enter: messages are shown by name, size, indices and counter.
+Each `Entry` has a text form and a JSON form.  It never holds a secret: messages are shown
+by name, size, indices and counter.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def describe_datagram(data: bytes) -> tuple[str, str, dict[str, JsonValue]]:
             text = f"{name}, receiver {message.receiver_index:08x} counter {message.counter}"
             size |= {"receiver": message.receiver_index, "counter": message.counter}
         case _:
-            name, text = "garbage", f"no message: {message.sentence}"
+            name, text = "garbage", f"not a message: {message.sentence}"
     if size.get("mac2"):
         text += ", with mac2"
     return name, f"{text} ({len(data)} bytes)", size

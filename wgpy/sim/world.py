@@ -113,12 +113,12 @@ class Node:
         self._address = address
         self.world.network.attach(access)
 
-    # What a node does about it.
+    # How a node reacts.
 
     def flush(self) -> None:
         """Take everything out of the engine and plan the next wake-up."""
         world, engine = self.world, self.engine
-        # Events first: what a node says comes after what made it say it.
+        # Events first: the cause of a datagram is listed before the datagram.
         self._watch()
         for data, endpoint in engine.pull_datagrams():
             world.transmit(self, bytes(data), endpoint)
@@ -214,7 +214,7 @@ class World:
     ) -> Node:
         """A new node with a key, an outer and an inner address; raises ValueError on a name twice.
 
-        `link` is the way out (default: 10 ms and nothing lost), `downlink` the way in.
+        `link` is the uplink (default: 10 ms and nothing lost), `downlink` the other direction.
         """
         if name in self.nodes:
             raise ValueError(f"there is a node {name!r} already")

@@ -2,16 +2,16 @@
 
 A train is `count` messages of `stride` bytes in one buffer, the last perhaps shorter
 (`wgpy.dataplane.train` draws it); each has its counter in its header, and no additional
-data (§5.4.6).  What is won over a call for each message is not only the calls: ChaCha20
-blocks of all messages fill the lanes of a vector one behind the other, and eight messages
-are authenticated side by side.
+data (§5.4.6).  This saves more than the calls: the ChaCha20 blocks
+of all messages fill the lanes of a vector one after the other, and eight messages are
+authenticated side by side.
 
 `seal` and `open_` touch only what lies between the first message's header and the last
 one's tag; the caller has checked that it is inside the buffer.  Opening checks before it
 decrypts: a message with a wrong tag stays as it came.
 
-Numbers are 64 bits wide and written with their type, because numba makes a float of a
-signed and an unsigned one.
+Numbers are 64 bits wide and written with their type, because numba converts a mixture of
+signed and unsigned numbers to float.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _CLAMP_HIGH: Final = _U(0x0FFFFFFC0FFFFFFC)
 
 @compiled
 def _seat(rows: Any, lane: int, block: int, counter: Any) -> None:
-    """Say which block a lane computes."""
+    """Set which block a lane computes."""
     rows[0, lane] = block
     rows[1, lane] = counter & _HALF
     rows[2, lane] = counter >> _U(32)
@@ -82,7 +82,7 @@ def _one_time_keys(train: int, stride: int, count: int, key: int) -> Longs:
 
 @compiled
 def _xor(train: int, stride: int, count: int, last: int, key: int, good: Flags) -> None:
-    """The keystream from block 1 on into the messages that are `good`."""
+    """XOR the keystream from block 1 on into the messages that are `good`."""
     rows = np.zeros((3, BLOCKS), np.uint32)
     stream = np.empty(BLOCKS * BLOCK, np.uint8)
     targets = np.empty(BLOCKS, np.intp)
@@ -122,7 +122,7 @@ def _spend(key: int, rows: Any, stream: Any, targets: Any, sizes: Any, lanes: in
 
 @compiled
 def _tags(train: int, stride: int, count: int, last: int, keys: Longs) -> Longs:
-    """The tags that the messages, as they lie there encrypted, ought to have."""
+    """The correct tags of the messages, which are encrypted."""
     tags = np.empty((count, 2), np.uint64)
     plain = stride - OVERHEAD
     full = count if last == plain else count - 1
@@ -251,7 +251,7 @@ def open_(
 
 @compiled
 def ascend(buffer: Bytes, stride: int, first: int, count: int) -> bool:
-    """Whether the counters of `count` messages from `first` on count up."""
+    """Whether the counters of `count` messages from `first` on increase by one each."""
     at = buffer.ctypes.data + first * stride + _COUNTER
     start = load64(at)
     for message in range(count):  # noqa: SIM110 (no generator in compiled code)

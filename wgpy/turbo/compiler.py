@@ -1,11 +1,11 @@
 """Compiling with numba, and keeping the result on disk.
 
-numba keeps compiled functions beside the source and looks only at the one file of each:
-after a change in a module that it calls, it would go on with the old code.  Here they are
-kept in the user's cache folder, under a digest of all sources of this package.
+numba caches compiled functions beside the source and checks only that one file: after a
+change in a module that it calls, it would continue to use the old code.  Here the cache is
+in the user's cache folder, under a digest of all sources of this package.
 
-What is kept there will be run, perhaps by root.  So a folder that somebody else could
-write to is not used: then everything is compiled anew at each start.
+The cached code will be executed, perhaps by root.  So a folder that another user can write
+to is not used: then everything is compiled at each start.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_LINKS = 40
 
 
 def folder() -> Path:
-    """Where compiled code of exactly these sources belongs."""
+    """The cache folder for code compiled from exactly these sources."""
     digest = hashlib.sha256(f"{numba.__version__} {os.uname().machine}".encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())

@@ -2,8 +2,8 @@
 
 The compiled counterparts of `wgpy.dataplane.offload_segment` and `offload_coalesce`, under the
 same rule: a segment is merged if, and only if, cutting would restore it byte for byte.
-Where those write the headers of all segments by array operations, here one function
-writes those of one segment, and reads as the rule does.
+Where those write the headers of all segments by array operations, one function here
+writes the headers of one segment.
 
 Sums are little-endian and modulo 65535 (RFC 1071 §2B); 2**32 is 1 there.
 """
@@ -41,7 +41,7 @@ _MARKS = TCP_FIN | TCP_PSH | TCP_CWR
 
 @compiled
 def _sum(address: int, size: int) -> Any:
-    """Of `size` bytes, a zero behind an odd one; reduced."""
+    """The sum of `size` bytes, padded with a zero to an even number; reduced."""
     blocks = size >> 6
     total = sum_blocks(address, blocks) if blocks else _U(0)
     at = blocks << 6
@@ -58,7 +58,7 @@ def _sum(address: int, size: int) -> Any:
 
 @compiled
 def _swapped(value: int) -> Any:
-    """A number of 16 bits as it is read from the packet."""
+    """A 16-bit number in the byte order in which it is read from the packet."""
     return _U(value >> 8 & 0xFF | (value & 0xFF) << 8)
 
 
@@ -75,7 +75,7 @@ def _write16(address: int, value: int) -> None:
 
 @compiled
 def _write_checksum(address: int, total: Any, instead_of_zero: int) -> None:
-    """The complement of a sum, as it lies in memory."""
+    """Write the complement of a sum, in memory order."""
     value = (_MODULUS - total % _MODULUS) % _MODULUS
     if value == _U(0):
         value = _U(instead_of_zero)
@@ -259,7 +259,7 @@ def merge(
 
 @compiled
 def _same(a: int, b: int, size: int) -> bool:
-    """Whether two headers are; their size is a multiple of four."""
+    """Whether two headers are equal; their size is a multiple of four."""
     for at in range(0, size, 4):  # noqa: SIM110 (no generator in compiled code)
         if load32(a + at) != load32(b + at):
             return False

@@ -1,8 +1,8 @@
-"""Before packets come: everything compiled, and found to be right.
+"""The check before packets are handled: compile everything and compare the results.
 
-Compiled code is trusted with live traffic only after it has done the same as the
-interpreted one on this machine: packets gathered, super-packets cut and merged, trains
-sealed and opened.
+Compiled code handles live traffic only after it gave the same results as the interpreted
+code on this machine: packets gathered, super-packets cut and merged, trains sealed and
+opened.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class TurboError(RuntimeError):
 def make_ready(say: Callable[[str], None]) -> None:
     """Compile what is not on disk yet and check it; raises `TurboError`.
 
-    `say` is told when this takes longer than a blink.
+    `say` is called with a message if this takes noticeably long.
     """
     if sys.byteorder != "little":
-        raise TurboError("--turbo knows only little-endian machines: start without it")
+        raise TurboError("--turbo supports only little-endian machines: start without it")
     if not IS_KEPT:
-        say(f"compiling the packet path, at each start, because {FOLDER} is not ours alone")
+        say(f"compiling the packet path at each start, because other users can write to {FOLDER}")
     elif IS_NEW:
-        say("compiling the packet path for this processor, once: about half a minute")
+        say("compiling the packet path for this processor, once (about half a minute)")
     key = os.urandom(32)
     for packet in _super_packets():
         if _pass(TURBO, TurboCrypto().aead(key), packet) != _pass(
@@ -86,7 +86,7 @@ def _super_packets() -> Iterator[tuple[tuple[int, ...], bytes]]:
 
 
 def _pass(tools: Tools, aead: OpenSslAead, packet: tuple[tuple[int, ...], bytes]) -> list[bytes]:
-    """Everything that comes of a super-packet: sealed, opened (one is forged), merged."""
+    """Every result for one super-packet: sealed, opened (one is forged), merged."""
     vnet, data = packet
     slab, segmenter, merger = tools.slab(), tools.segmenter(), tools.merger(udp=True)
     whole = describe(data, vnet)
@@ -113,7 +113,7 @@ def _pass(tools: Tools, aead: OpenSslAead, packet: tuple[tuple[int, ...], bytes]
 
 
 def _plaintexts(rows: Rows, count: int, wrong: list[int], last: int) -> Iterator[bytes]:
-    """What was opened; of a forged message nothing may be looked at."""
+    """The opened messages; the content of a forged one is undefined."""
     for index in set(range(count)) - set(wrong):
         yield bytes(rows.message(index, last if index == count - 1 else rows.plain)[0])
 

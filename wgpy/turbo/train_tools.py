@@ -1,4 +1,4 @@
-"""The tools of the batch path, compiled: as `wgpy.dataplane.train_tools` describes them.
+"""The compiled implementation of the protocols in `wgpy.dataplane.train_tools`.
 
 Bounds are checked here, or by the geometry that a slab makes, before an address reaches
 compiled code.
@@ -18,7 +18,7 @@ from wgpy.turbo import aead, frames
 
 
 class TurboAead(OpenSslAead):
-    """Remembers its key, for compiled code; never shown."""
+    """Keeps its key for compiled code; the key is never shown."""
 
     __slots__ = ("key",)
 

@@ -1,12 +1,13 @@
-"""The inner loops of a train on vectors, as LLVM instructions.
+"""The inner loops of a train as vector operations: Python that emits LLVM instructions.
 
 numba compiles loops over arrays well, but cannot keep sixteen vectors in registers for
 twenty rounds.  So the loops of ChaCha20-Poly1305 (RFC 8439) and of the Internet checksum
-(RFC 1071) are written down as the vector operations they are; LLVM turns them into what
-the processor has (AVX-512, AVX2, SSE2, NEON).  The ciphers' are additions, exclusive ors,
-rotations, multiplications and shifts: no branch and no address depends on a secret.
+(RFC 1071) are not compiled from Python loops: the functions here emit LLVM instructions on
+vectors (llvmlite), and LLVM selects the instructions of the processor (AVX-512, AVX2, SSE2,
+NEON).  The cipher uses additions, exclusive ors, rotations, multiplications and shifts: no
+branch and no address depends on a secret.
 
-Addresses are plain integers.  Whoever calls has checked every bound.
+Addresses are plain integers.  The caller has checked every bound.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ Builder = Any
 
 
 def primitive(emitter: Callable[..., Any]) -> Any:
-    """What compiled code calls: the instructions that `emitter` writes."""
+    """A function for compiled code, made of the instructions that `emitter` emits."""
     return intrinsic(emitter)
 
 
 def _load(builder: Builder, address: Value, kind: ir.Type, offset: int = 0) -> Value:
-    """What lies `offset` bytes behind an address, aligned or not."""
+    """Load from `offset` bytes behind an address, aligned or not."""
     if offset:
         address = builder.add(address, ir.Constant(_LONG, offset))
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
@@ -190,7 +191,7 @@ def _products(builder: Builder, h: list[Value], r: list[Value]) -> list[Value]:
 
 
 def _carried(builder: Builder, d: list[Value]) -> list[Value]:
-    """Limbs small enough to be multiplied again (26 bits, the second a little more)."""
+    """Carry, so that limbs can be multiplied again (26 bits, the second slightly more)."""
     d, shift, mask = list(d), _same(_LONGS, 26), _same(_LONGS, _LIMB)
 
     # Two chains side by side.
@@ -231,7 +232,7 @@ def _gathered(builder: Builder, addresses: list[Value], offset: Value) -> tuple[
 
 @primitive
 def absorb(typing: Any, addresses: Any, blocks: Any, r: Any, h: Any) -> Any:  # noqa: ARG001
-    """Take `blocks` × 16 bytes of each of eight messages into their sums.
+    """Add `blocks` × 16 bytes of each of eight messages to their sums.
 
     `addresses` is the address of eight 64-bit addresses, `r` and `h` those of five rows of
     eight 64-bit limbs; `h` is changed.
@@ -287,7 +288,7 @@ def sum_blocks(typing: Any, address: Any, blocks: Any) -> Any:  # noqa: ARG001
 
 @primitive
 def copy(typing: Any, target: Any, source: Any, size: Any) -> Any:  # noqa: ARG001
-    """`size` bytes to another place; the two do not overlap."""
+    """Copy `size` bytes; source and target do not overlap."""
 
     def emit(context: Any, builder: Builder, _signature: Any, args: Any) -> Any:
         target, source = (builder.inttoptr(a, _BYTE.as_pointer()) for a in args[:2])
@@ -349,7 +350,7 @@ def store64(typing: Any, address: Any, value: Any) -> Any:  # noqa: ARG001
 
 @primitive
 def xor64(typing: Any, target: Any, source: Any) -> Any:  # noqa: ARG001
-    """The 64 bytes at `source` into those at `target`."""
+    """XOR the 64 bytes at `source` into those at `target`."""
     block = ir.VectorType(_BYTE, BLOCK)
 
     def emit(context: Any, builder: Builder, _signature: Any, args: Any) -> Any:

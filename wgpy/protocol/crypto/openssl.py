@@ -22,7 +22,7 @@ from wgpy.protocol.crypto import LowOrderError
 from wgpy.protocol.crypto.blake import HashlibBlake
 
 TagMismatch: Final = InvalidTag
-"""What `OpenSslAead.cipher` raises for a wrong tag."""
+"""Raised by `OpenSslAead.cipher` for a wrong tag."""
 
 _pack_nonce: Final = struct.Struct("<4xQ").pack
 _WORDS: Final = struct.Struct("<8I")
@@ -59,7 +59,7 @@ class OpenSslAead:
 
     def open_into(self, counter: int, ciphertext: Buffer, out: bytearray | memoryview) -> bool:
         """The plaintext into `out`, 16 bytes shorter than `ciphertext`; False: tag wrong,
-        and `out` is to be thrown away."""
+        and the content of `out` must be discarded."""
         try:
             self.cipher.decrypt_into(_pack_nonce(counter), ciphertext, None, out)
         except InvalidTag:

@@ -1,4 +1,4 @@
-"""Scenarios about the way: loss, reordering, addresses that change, translators."""
+"""Scenarios about the path: loss, reordering, addresses that change, translators."""
 
 from __future__ import annotations
 
