@@ -143,7 +143,11 @@ class BothPaths:
 
     def arrive(self, trains: list[list[bytes]], endpoint: Endpoint = AWAY) -> list[bytes]:
         """Datagrams come in trains; what both paths deliver must agree, and is returned."""
-        for train in trains:
+        return self.arrive_from([(train, endpoint) for train in trains])
+
+    def arrive_from(self, trains: list[tuple[list[bytes], Endpoint]]) -> list[bytes]:
+        """As `arrive`, each train from its own source."""
+        for train, endpoint in trains:
             self.udp.waiting.append(Arrival(b"".join(train), len(train[0]), endpoint))
             self.readable.receive([Datagram(d, endpoint) for d in train], now=self.now)
         while self.udp.waiting:

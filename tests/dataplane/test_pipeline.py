@@ -7,6 +7,7 @@ import os
 import struct
 from collections import deque
 from dataclasses import replace
+from random import Random
 from types import SimpleNamespace
 
 import pytest
@@ -484,6 +485,49 @@ def test_a_flood_of_handshakes_leaves_the_path_at_once() -> None:
     assert both.batch.drops == {DropReason.MAC1_INVALID: 80, DropReason.LENGTH_INVALID: 1}
 
 
+SEGMENTS = [p.build() for p in WHOLE.segments(1000)]
+
+
+def test_datagrams_that_come_singly_are_one_write() -> None:
+    both = BothPaths()
+    both.arrive([[data] for data in from_remote(both, SEGMENTS[:1])])
+    assert both.into._lone
+    for data in from_remote(both, [p.build() for p in WHOLE.segments(1000)] * 2):
+        both.udp.waiting.append(Arrival(data, len(data), AWAY))
+    both.into.turn(0, both.now)
+    assert len(both.tun.written) == 3, "the first alone, then what each PSH ends"
+    assert not both.udp.waiting
+
+
+@settings(relaxed, max_examples=20)
+@given(st.lists(packets(), min_size=1, max_size=2), st.randoms(use_true_random=False))
+def test_single_datagrams_are_gathered_exactly(came: list[Packet], random: Random) -> None:
+    """Any mixture of sizes, sources, repetitions, handshakes and empty datagrams, in order."""
+    both = BothPaths()
+    elsewhere = Endpoint(parse_address("198.51.100.7"), 999)
+    for _ in range(2):
+        inner = [p for packet in came
+                 for p in oracle.cut(*replace(packet, payload=packet.payload[:9000]).offloaded(
+                     GSO[packet.version, packet.protocol], 700))]
+        arriving = from_remote(both, inner)
+        for odd in (b"", b"\4", b"\1" + bytes(147), bytes(700), *random.choices(arriving, k=2)):
+            if random.random() < 0.3:
+                arriving.insert(random.randint(0, len(arriving)), odd)
+        moves = random.choice((0, 0, 0.1))
+        both.arrive_from(
+            [([data], elsewhere if random.random() < moves else AWAY) for data in arriving]
+        )
+
+
+def test_a_flood_of_handshakes_is_taken_one_per_turn() -> None:
+    both = BothPaths()
+    both.into._lone = False
+    flood = b"\1\0\0\0" + bytes(144)
+    both.udp.waiting.extend([Arrival(flood, len(flood), AWAY)] * 20)
+    both.into.turn(0, both.now)
+    assert len(both.udp.waiting) == 19
+
+
 class Endless(deque):
     """A queue that fills up as fast as it is emptied."""
 
@@ -539,7 +583,7 @@ def test_a_packet_does_not_wait_for_the_loop_behind_lone_garbage() -> None:
         both.into.turn(0, both.now)
         assert (len(both.udp.waiting), len(both.tun.written)) == (7, written)
         both.into.turn(0, both.now)
-        assert (len(both.udp.waiting), len(both.tun.written)) == (1, written + 1)
+        assert (len(both.udp.waiting), len(both.tun.written)) == (0, written + 1)
         gone = {reason.name: count - before[reason] for reason, count in both.batch.drops.items()}
         assert gone[name] == len(junk)
 

@@ -361,7 +361,7 @@ class RecordingUdp(_RecordingPort):
         return refused
 
     def _train(self, whole: memoryview, stride: int, endpoint: Endpoint, *, sent: bool) -> None:
-        for start in range(0, len(whole), stride):
+        for start in range(0, len(whole) or 1, stride or 1):  # An empty datagram is one too.
             self._recorder.outer(
                 whole[start : start + stride], endpoint, self._port.port, sent=sent
             )

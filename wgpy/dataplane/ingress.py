@@ -16,7 +16,7 @@ import numpy as np
 
 from wgpy.dataplane.flows import Flows
 from wgpy.dataplane.interpreted import INTERPRETED
-from wgpy.dataplane.offload import NO_OFFLOAD, VNET, VNET_SIZE, describe
+from wgpy.dataplane.offload import MAX_MESSAGES, NO_OFFLOAD, VNET, VNET_SIZE, describe
 from wgpy.dataplane.train_tools import SLAB_SIZE, Rows, Tools
 from wgpy.protocol import inbound
 from wgpy.protocol.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD, TYPE_TRANSPORT
@@ -59,7 +59,16 @@ class Train(Protocol):
 class TrainSource(Protocol):
     """Receives the datagrams of one source as a train."""
 
-    def receive_train(self, fd: int, buffer: bytearray, /) -> Train | None: ...
+    def receive_train(self, fd: int, buffer: memoryview, /) -> Train | None:
+        """The next train, read into `buffer` (at least 64 KiB); None when none is ready."""
+
+
+class _Gathered(NamedTuple):
+    """A `Train` put together from datagrams that came singly."""
+
+    size: int
+    stride: int
+    endpoint: Endpoint
 
 
 class PacketSink(Protocol):
@@ -109,37 +118,86 @@ class Ingress:
         """`carry_out` sends and delivers at once what the engine's readable path queued."""
         self._engine = engine
         self._device = engine.device
-        self._udp = udp
+        self._receive = udp.receive_train
         self._write = tun.write_from
         self._given_up = tun.given_up
         self._carry_out = carry_out
         self._slab = tools.slab()
         self._merger = tools.merger(udp=tun.udp_offload)
         self.flows = Flows(engine.device)
+        self._lone = True
 
     # 1. Receive.
 
     def turn(self, fd: int, now: int) -> None:
-        """Receive from one socket: one train, or several in a row (see above)."""
+        """Receive from one socket: one train, or several in a row (see above).
+
+        Datagrams that came singly (no GSO at the peer, no GRO here) are gathered into trains.
+        """
         self.flows.refresh()
-        long = refused = 0
+        view, long, refused, messages = self._slab.view, 0, 0, 0
+        ahead: Train | None = None
+        # Where datagrams come one at a time, the first is delivered before a second is read.
+        lone = self._lone
         while long < MAX_LONG and refused < MAX_REFUSED:
-            train = self._udp.receive_train(fd, self._slab.buffer)
+            train = self._receive(fd, view) if ahead is None else ahead
             if train is None:
-                return
-            size, stride, endpoint = train.size, train.stride, train.endpoint
-            if size <= stride:
-                if self._single(size, endpoint, now):
-                    return
+                break
+            ahead = None
+            if not lone:
+                train, ahead = self._gather(fd, train)
+            useful = self._take(train, now)
+            if ahead is not None:
+                view[: ahead.size] = view[train.size : train.size + ahead.size]
+            if not useful:
                 refused += 1
                 continue
-            long += 1
-            if stride < TRANSPORT_OVERHEAD or size > SLAB_SIZE // 2:
-                self._readable(0, size, max(stride, 1), endpoint, now)
-            else:
-                self._train(size, stride, endpoint, now)
-            if size < LONG:
-                return
+            messages += -(-train.size // max(train.stride, 1))
+            if ahead is None and train.size < LONG and not lone:
+                break
+            long, lone = long + 1, False
+        if ahead is not None:
+            self._take(ahead, now)
+        self._lone = messages <= 1 and ahead is None
+
+    def _gather(self, fd: int, first: Train) -> tuple[Train, Train | None]:
+        """Receive more transport data of the same size and source behind a single datagram.
+
+        Returns them as a train, which ends as trains do (full, or with a shorter datagram), and
+        what was received after it and does not belong to it: it lies behind the train.
+        Handshake messages are not gathered: a flood of them is taken one per turn.
+        """
+        stride, endpoint, buffer = first.size, first.endpoint, self._slab.buffer
+        if not TRANSPORT_OVERHEAD <= stride <= first.stride or buffer[0] != TYPE_TRANSPORT:
+            return first, None
+        view, at = self._slab.view, stride
+        ahead: Train | None = None
+        while at + stride <= min(SLAB_SIZE // 2, MAX_MESSAGES * stride):
+            found = self._receive(fd, view[at:])
+            if found is None:
+                break
+            if (
+                not 0 < found.size <= min(stride, found.stride)
+                or found.endpoint != endpoint
+                or buffer[at] != TYPE_TRANSPORT
+            ):
+                ahead = found
+                break
+            at += found.size
+            if found.size < stride:
+                break
+        return _Gathered(at, stride, endpoint), ahead
+
+    def _take(self, train: Train, now: int) -> bool:
+        """Handle the datagrams at the front of the slab; False for a lone one without use."""
+        size, stride, endpoint = train.size, train.stride, train.endpoint
+        if size <= stride:
+            return self._single(size, endpoint, now)
+        if stride < TRANSPORT_OVERHEAD or size > SLAB_SIZE // 2:
+            self._readable(0, size, max(stride, 1), endpoint, now)
+        else:
+            self._train(size, stride, endpoint, now)
+        return True
 
     def _train(self, size: int, stride: int, endpoint: Endpoint, now: int) -> None:
         rows = self._slab.rows(stride)

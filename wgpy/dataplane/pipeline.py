@@ -13,7 +13,8 @@ Send path, `Egress` (`egress`)
   7. Timers and byte counts, once per peer and turn.
 
 Receive path, `Ingress` (`ingress`)
-  1. Receive one UDP GRO train: datagrams of one source, equal sizes.
+  1. Receive one UDP GRO train: datagrams of one source, equal sizes.  Transport data that
+     comes singly is received into the rows of a train until none is ready or one differs.
   2. Type and index of all; anything but transport data takes the readable path from here.
   3. The session of the index, its age, the counters.
   4. Open each message in place.

@@ -120,7 +120,7 @@ class BatchUdp:
         """Datagrams from the network, in the order given."""
         self.waiting.extend(arrivals(datagrams))
 
-    def receive_train(self, _fd: int, buffer: bytearray, /) -> Arrival | None:
+    def receive_train(self, _fd: int, buffer: memoryview, /) -> Arrival | None:
         """As `TrainSource.receive_train`."""
         if not self.waiting:
             return None
