@@ -232,7 +232,7 @@ class Ingress:
         self._engine.receive(
             [
                 Datagram(bytes(view[at : min(at + stride, end)]), source)
-                for at in range(start, end, stride)
+                for at in range(start, max(end, start + 1), stride)  # One may be empty.
             ],
             now=now,
         )
