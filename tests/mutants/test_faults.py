@@ -85,6 +85,6 @@ def test_a_planted_fault_is_caught_by_its_case(name: str, case: str) -> None:
 def test_a_fault_of_the_packet_path_is_caught_in_the_daemon() -> None:
     fault = FAULTS["path-train-forged"]
     assert fault.in_daemon
-    caught, trouble = failures(sut_with(fault), ["R-65", "R-64"], seed=1)
+    caught, trouble = failures(sut_with(fault), ["R-65", "R-63"], seed=1)
     assert not trouble
     assert caught == ("R-65",)

@@ -27,7 +27,7 @@ from wgpy import typed
 from wgpy.dataplane.ports import DeviceGone
 from wgpy.linux import rtnetlink
 from wgpy.linux.rtnetlink import attribute
-from wgpy.protocol.policy import Buffer
+from wgpy.protocol.buffer import Buffer
 
 CLONE_DEVICE = Path("/dev/net/tun")
 TUNGETIFF = 0x800454D2
