@@ -519,13 +519,13 @@ def test_single_datagrams_are_gathered_exactly(came: list[Packet], random: Rando
         )
 
 
-def test_a_flood_of_handshakes_is_taken_one_per_turn() -> None:
+def test_single_handshakes_are_not_gathered() -> None:
     both = BothPaths()
     both.into._lone = False
     flood = b"\1\0\0\0" + bytes(144)
-    both.udp.waiting.extend([Arrival(flood, len(flood), AWAY)] * 20)
+    both.udp.waiting.extend([Arrival(flood, len(flood), AWAY)] * (ingress.MAX_REFUSED + 9))
     both.into.turn(0, both.now)
-    assert len(both.udp.waiting) == 19
+    assert len(both.udp.waiting) == 9
 
 
 class Endless(deque):
@@ -570,7 +570,7 @@ def test_more_messages_than_rows_and_a_short_last_one() -> None:
 
 
 def test_a_packet_does_not_wait_for_the_loop_behind_lone_garbage() -> None:
-    """A turn takes much of what means nothing, and ends with the first message of a peer."""
+    """A turn takes much of what means nothing, and goes on to the messages of the peers."""
     both = BothPaths()
     (data,) = from_remote(both, [WHOLE.segments(1000)[0].build()])
     unknown, forged = bytes([4]) + bytes(40), data[:-1] + bytes([data[-1] ^ 1])

@@ -165,7 +165,7 @@ class Ingress:
 
         Returns them as a train, which ends as trains do (full, or with a shorter datagram), and
         what was received after it and does not belong to it: it lies behind the train.
-        Handshake messages are not gathered: a flood of them is taken one per turn.
+        Handshake messages are not gathered, so that their number per turn stays bounded.
         """
         stride, endpoint, buffer = first.size, first.endpoint, self._slab.buffer
         if not TRANSPORT_OVERHEAD <= stride <= first.stride or buffer[0] != TYPE_TRANSPORT:
