@@ -31,6 +31,7 @@ import click
 
 from wgpy.cli import wireguard_py
 from wgpy.cli.main import main
+from wgpy.sockets import SOCKET_FOLDER, socket_path
 
 NOBODY = 65534
 PATIENCE = 1.0
@@ -181,8 +182,8 @@ def _make_readable(paths: list[Path]) -> None:
 def prepare(condition: str, folder: Path, repository: Path) -> str:
     """Make the condition; returns what is given wherever a command wants a file."""
     _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
-    for made in ("/run/netns", "/run/wireguard"):
-        Path(made).mkdir()
+    for made in (Path("/run/netns"), SOCKET_FOLDER):
+        made.mkdir()
     _mount("--bind", str(repository), str(repository))
     _mount("-o", "remount,bind,ro", str(repository))
     subprocess.run(["ip", "link", "set", "up", "dev", "lo"], check=True)
@@ -199,7 +200,7 @@ def prepare(condition: str, folder: Path, repository: Path) -> str:
     elif condition == "no socket":
         for suffix in ("sock", "control"):
             left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            left.bind(f"/run/wireguard/{INTERFACE}.{suffix}")
+            left.bind(str(socket_path(INTERFACE, f".{suffix}")))
             left.close()
     elif condition == "no rights":
         _make_readable([Path(sys.base_prefix), Path(sys.prefix), repository])

@@ -183,7 +183,7 @@ def test_up_after_the_device_was_deleted_undoes_what_was_left(client: End) -> No
     client.namespace.ip(f"link delete {client.interface}")
     assert wait_until(lambda: not socket_path(client.interface).exists())
     again = client.wgpy("up", str(client.file))
-    assert "undoing what was left" in again.stderr
+    assert "undoing its remaining steps" in again.stderr
     client.wgpy("down", client.interface)
     assert client.network() == before
 

@@ -164,7 +164,7 @@ def test_nft_tables_removed_by_hand_are_restored(firing_range):
         assert control.backstop(r.cluster, "alpha") == {} or said(r, "restored")
         assert wait_until(lambda: "egress_pods" in control.backstop(r.cluster, "alpha"), 15)
         at_least(sent, 30)
-    assert wait_until(lambda: said(r, "removed or changed by hand: restored"), 5)
+    assert wait_until(lambda: said(r, "removed or changed: restored"), 5)
 
 
 def test_routes_flushed_by_hand_are_restored(firing_range):

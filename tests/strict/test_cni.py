@@ -16,6 +16,7 @@ from strict.cni.errors import CniError
 from strict.cni.pod import parse_prefix
 from strict.cni.request import parse
 from tests.support.cni import OURS
+from wgpy.sockets import SOCKET_FOLDER
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 CONFIG = {"cniVersion": "1.1.0", "name": "net", "type": "wgpy-cni", "agent": "/nowhere/x.cni"}
@@ -172,7 +173,7 @@ def test_install_writes_and_uninstall_removes(folders):
     assert code == 0, out
     path, link = (Path(item) for item in json.loads(out)["written"])
     written = json.loads(path.read_text())
-    assert written["plugins"][0]["agent"] == "/var/run/wireguard/wgs-worker-1.cni"
+    assert written["plugins"][0]["agent"] == f"{SOCKET_FOLDER}/wgs-worker-1.cni"
     ranges = written["plugins"][0]["ipam"]["ranges"]
     assert ranges == [[{"subnet": "10.244.1.0/24"}], [{"subnet": "fd00:10:244:1::/64"}]]
     assert link.resolve() == (OURS / "wgpy-cni").resolve() and os.access(link, os.X_OK)
