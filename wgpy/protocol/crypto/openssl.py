@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from wgpy.protocol.buffer import Buffer
-from wgpy.protocol.crypto import LowOrderError
 from wgpy.protocol.crypto.blake import HashlibBlake
+from wgpy.protocol.crypto.interface import LowOrderError
 
 TagMismatch: Final = InvalidTag
 """Raised by `OpenSslAead.cipher` for a wrong tag."""

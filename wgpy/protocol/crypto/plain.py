@@ -10,7 +10,7 @@ from typing import Final
 
 from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import HASH_SIZE, MAC_SIZE
-from wgpy.protocol.crypto import LowOrderError
+from wgpy.protocol.crypto.interface import LowOrderError
 from wgpy.protocol.reference.aead import aead_open, aead_seal, xaead_open, xaead_seal
 from wgpy.protocol.reference.blake2s import blake2s, hmac_blake2s
 from wgpy.protocol.reference.x25519 import BASE_POINT, x25519

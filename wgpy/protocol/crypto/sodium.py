@@ -11,8 +11,8 @@ from nacl.exceptions import RuntimeError as SodiumError
 
 from wgpy.protocol.buffer import Buffer
 from wgpy.protocol.constants import KEY_SIZE, TAG_SIZE
-from wgpy.protocol.crypto import LowOrderError
 from wgpy.protocol.crypto.blake import HashlibBlake
+from wgpy.protocol.crypto.interface import LowOrderError
 
 _pack_nonce: Final = struct.Struct("<4xQ").pack
 
