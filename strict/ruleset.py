@@ -191,6 +191,7 @@ def _inet(backstop: Backstop, counts: Mapping[str, Count]) -> Iterator[str]:
     yield from _counters((name for name in COUNTERS if name not in _NETDEV_COUNTERS), counts)
     yield from _sets(backstop)
     yield from inside(backstop.pods, "leaving", _count(backstop, "before_nat"))
+    yield from _own_pods(backstop)
     yield from _chain("leaving", "postrouting", _leaving(backstop), _BEFORE_NAT)
     if backstop.local:
         yield from _chain("sources", "prerouting", _sources(backstop))
@@ -246,7 +247,18 @@ def _leaving(backstop: Backstop) -> Iterator[str]:
     yield f"oifname {_names('lo', backstop.interface)} accept"
     other = f"oifname != {_names(*backstop.underlay)} " if backstop.underlay else ""
     yield from _both("daddr @local", "accept", other)
+    # The set may be empty for some packets after a change (`_plainly`); these are not.
+    yield from _both("daddr @pods", "jump own_pods", other)
     yield from _egress(backstop, "leaving", "before_nat", "before_nat")
+
+
+def _own_pods(backstop: Backstop) -> Iterator[str]:
+    """A chain that accepts what goes to this node's own pods, one rule for each address."""
+    yield "chain own_pods {"
+    for family, size in (("ip", 4), ("ip6", 16)):
+        for prefix in widest(p for p in backstop.local if len(p.ip) == size):
+            yield f"  {family} daddr {prefix} accept"
+    yield "}"
 
 
 def _sources(backstop: Backstop) -> Iterator[str]:

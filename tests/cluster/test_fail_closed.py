@@ -128,7 +128,8 @@ def test_sigkill_of_the_agent_loses_no_packet(firing_range):
     pid = r.cluster.pid("alpha", DATA_PLANE)
     r.cluster.start_agent("alpha")
     r.cluster.wait_ready("alpha")
-    assert finish_ping(pings, 150).received == 150
+    counted = control.backstop(r.cluster, "alpha")
+    assert finish_ping(pings, 150).received == 150, counted
     assert r.cluster.pid("alpha", DATA_PLANE) == pid
 
 

@@ -105,7 +105,7 @@ class TestCommand:
         [
             (["no-such-story"], "handshake, idle"),
             (["idle", "--set", "rekey=1"], "rekey_after_time"),
-            (["idle", "--set", "rekey_after_time=soon"], "no number for rekey_after_time"),
+            (["idle", "--set", "rekey_after_time=soon"], "is not a number for rekey_after_time"),
             (["idle", "--link", "loss=2"], "probability"),
             (["idle", "--link", "loss"], "NAME=VALUE"),
         ],
