@@ -249,7 +249,10 @@ def run(
                     if shown(frame) and file is not None:
                         file.write(frame)
         except KeyboardInterrupt:
-            pass
+            # What had passed before Ctrl-C still waits in the socket.
+            for frame in tap.frames(0):
+                if shown(frame) and file is not None:
+                    file.write(frame)
         logs = keys.take() if keys else []
         if file is not None:
             file.close(logs)

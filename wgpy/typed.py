@@ -53,7 +53,7 @@ def pip_install(*packages: str) -> str:
         return line(program("pip"), "install", *packages)
     if shutil.which("uv"):
         return line("uv", "pip", "install", "--python", sys.executable, *packages)
-    return line(sys.executable, "-m", "pip", "install", *packages)
+    return line(sys.executable, "-P", "-m", "pip", "install", *packages)
 
 
 def _shortest(path: Path) -> str:

@@ -19,5 +19,7 @@ def as_root(*words: str) -> str:
 def again_as_root() -> str:
     """The command line of this process, once more."""
     # `python -m wgspec` has a file as its name that is not a program.
-    program = [sys.argv[0]] if os.access(sys.argv[0], os.X_OK) else [sys.executable, "-m", "wgspec"]
+    program = [sys.argv[0]]
+    if not os.access(sys.argv[0], os.X_OK):
+        program = [sys.executable, "-P", "-m", "wgspec"]
     return as_root(*program, *sys.argv[1:])

@@ -80,7 +80,7 @@ def test_packages_go_beside_this_program(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(typed.shutil, "which", lambda name: f"/usr/bin/{name}")
     assert typed.pip_install("a[b]") == f"uv pip install --python {python} 'a[b]'"
     monkeypatch.setattr(typed.shutil, "which", lambda _: None)
-    assert typed.pip_install("c") == f"{python} -m pip install c"
+    assert typed.pip_install("c") == f"{python} -P -m pip install c"
     python.parent.mkdir()
     python.with_name("pip").touch()
     assert typed.pip_install("c") == f"{python.with_name('pip')} install c"

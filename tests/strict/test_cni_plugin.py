@@ -461,10 +461,10 @@ def test_ended_at_any_step_of_add(agent, node, lab, number, stride):
     while True:
         fail += stride
         child = subprocess.run(
-            node.command(sys.executable, "-m", "tests.strict.cni_ended", str(fail),
+            node.command(sys.executable, "-P", "-m", "tests.strict.cni_ended", str(fail),
                          str(int(number))),
-            env=_environment("ADD", space), input=_config(agent), capture_output=True,
-            cwd=Path(__file__).parents[2], check=False,
+            env=_environment("ADD", space) | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            input=_config(agent), capture_output=True, check=False,
         )  # fmt: skip
         if child.returncode == 0:
             break

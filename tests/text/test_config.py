@@ -371,7 +371,7 @@ def test_a_fix_is_what_was_meant(line: str, fix: str) -> None:
 def test_an_endpoint_inside_the_allowed_ips(interface: str, allowed: str, fix: str | None) -> None:
     text = f"[Interface]\nPrivateKey={PRIVATE}\n{interface}\n[Peer]\nPublicKey={PUBLIC}\n"
     config = parse_config(f"{text}Endpoint = 192.0.2.2:5\nAllowedIPs = {allowed}\n")
-    notes = [note for note in config.notes if "lies inside" in note.message]
+    notes = [note for note in config.notes if "is inside AllowedIPs" in note.message]
     assert [note.line for note in notes] == [6] * (fix is not None)
     assert all(fix in note.fix for note in notes if fix)
 
