@@ -13,7 +13,7 @@ import pytest
 from testbed.namespaces import wait_until
 from tests.leaks.hunt import life_of
 from tests.leaks.life import AGENT, Gun
-from tests.leaks.meddling import SRCNAT
+from tests.leaks.meddling_kernel import SRCNAT
 from tests.leaks.shots import Shot, build
 
 pytestmark = [
