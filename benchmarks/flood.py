@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,20 +131,30 @@ class Sent:
 @contextlib.contextmanager
 def flooding(lab: Lab, rate: int, kind: str) -> Iterator[Sent]:
     """Initiations from the left end's namespace to the right end while the context lasts."""
-    sent = Sent()
     if not rate:
-        yield sent
+        yield Sent()
         return
-    process = lab.left.start(
-        *python_module("benchmarks.flooder", lab.right.outer, str(PORT), str(rate), kind,
-                       lab.right_key),
-        stdin_pipe=True,
-    )  # fmt: skip
+    program = python_module(
+        "benchmarks.flooder", lab.right.outer, str(PORT), str(rate), kind, lab.right_key
+    )
+    with sending(lab, program) as sent:
+        yield sent
+
+
+@contextlib.contextmanager
+def sending(lab: Lab, program: Sequence[str]) -> Iterator[Sent]:
+    """Runs `program` in the left end's namespace while the context lasts.
+
+    It says "ready", ends with its input and then prints how many datagrams it sent.
+    Raises `LabError` when it does not start.
+    """
+    sent = Sent()
+    process = lab.left.start(*program, stdin_pipe=True)
     try:
         assert process.stdin is not None and process.stdout is not None
         if process.stdout.readline().strip() != "ready":
             said = process.stderr.read()[-300:] if process.stderr else ""
-            raise LabError(f"the flooder did not start: {said}")
+            raise LabError(f"the flood did not start: {said}")
         yield sent
         process.stdin.close()
         sent.count = int(process.stdout.readline() or 0)

@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from benchmarks import iperf
-from benchmarks.flood import Sent
+from benchmarks.flood import Sent, sending
 from benchmarks.implementations import Implementation, Kind
-from benchmarks.lab import Lab, LabError, preferred_congestion, stop
+from benchmarks.lab import Lab, LabError, preferred_congestion
 from benchmarks.latency import PingError, steady
 from benchmarks.meter import Usage, metered
 from benchmarks.model import Recording, Sample
@@ -142,26 +142,16 @@ def recover(implementation: Implementation, lab: Lab) -> float:
 @contextlib.contextmanager
 def flooding(lab: Lab, kind: str, rate: int) -> Iterator[Sent]:
     """A flood from the left end's namespace to the right end while the context lasts."""
-    sent = Sent()
     if not rate:
-        yield sent
+        yield Sent()
         return
     left = lab.left
-    process = left.start(
-        *python_module("benchmarks.attacks", kind, str(rate), left.outer, lab.right.outer,
-                       str(PORT), lab.right_key, left.veth),
-        stdin_pipe=True,
+    program = python_module(
+        "benchmarks.attacks", kind, str(rate), left.outer, lab.right.outer, str(PORT),
+        lab.right_key, left.veth,
     )  # fmt: skip
-    try:
-        assert process.stdin is not None and process.stdout is not None
-        if process.stdout.readline().strip() != "ready":
-            said = process.stderr.read()[-300:] if process.stderr else ""
-            raise LabError(f"the flood did not start: {said}")
+    with sending(lab, program) as sent:
         yield sent
-        process.stdin.close()
-        sent.count = int(process.stdout.readline() or 0)
-    finally:
-        stop(process)
 
 
 def _sample(
